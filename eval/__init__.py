@@ -1,0 +1,1 @@
+"""Evaluation application of the repository: `python -m eval ...`."""

@@ -1,0 +1,1 @@
+"""Training application of the repository: `accelerate launch -m train --config ...`."""
