@@ -1,0 +1,90 @@
+"""What a VAE is, for people and for programs: geometry, cost, scaling, identity, and who can load it."""
+
+from typing import Any
+
+from diffusers import AutoencoderKL
+
+from latentcodec.vae.cost import vae_cost
+from latentcodec.vae.ecosystems import ecosystems
+from latentcodec.vae.families import guess_family
+from latentcodec.vae.fingerprint import weights_fingerprint
+from latentcodec.vae.presets import PRESETS
+
+COST_SIDE = 512
+"""Side in pixels of the square image whose multiply-accumulates are counted."""
+
+_GEOMETRY = (
+    "in_channels", "out_channels", "latent_channels", "block_out_channels", "layers_per_block", "norm_num_groups",
+    "use_quant_conv", "use_post_quant_conv", "mid_block_add_attention", "down_block_types", "up_block_types",
+)  # fmt: skip
+_SCALING = ("scaling_factor", "shift_factor", "latents_mean", "latents_std", "force_upcast", "sample_size")
+
+
+def describe_vae(vae: AutoencoderKL) -> dict[str, Any]:
+    """A description with JSON types: `geometry`, `parameters`, `gmac` of one 512 x 512 image, `scaling`, ...
+
+    `preset` is the preset of the same geometry, or None; `family` is a guess from channels, scale and shift.
+    `loads_in` has an entry for each program: None where it loads the VAE, else why it does not.
+    """
+    config = vae.config
+    cost = vae_cost(vae, COST_SIDE, COST_SIDE)
+    geometry = {name: _plain(config[name]) for name in _GEOMETRY}
+    return {
+        "preset": _same_geometry(geometry),
+        "family": guess_family(config),
+        "geometry": {"downsampling": 2 ** (len(config.block_out_channels) - 1)} | geometry,
+        "parameters": {"encoder": cost.encoder_parameters, "decoder": cost.parameters - cost.encoder_parameters},
+        "gmac": {"image": [COST_SIDE, COST_SIDE], "encode": cost.encode_gmac, "decode": cost.decode_gmac},
+        "scaling": {name: _plain(config[name]) for name in _SCALING},
+        "fingerprint": weights_fingerprint(vae),
+        "loads_in": ecosystems(config),
+    }
+
+
+def format_description(description: dict[str, Any]) -> str:
+    """`describe_vae`'s result as lines of text."""
+    geometry, parameters, gmac = description["geometry"], description["parameters"], description["gmac"]
+    scaling = description["scaling"]
+    widths = " ".join(str(width) for width in geometry["block_out_channels"])
+    quant_convs = {(True, True): "yes", (False, False): "no"}.get(
+        (geometry["use_quant_conv"], geometry["use_post_quant_conv"]), "on one side only"
+    )
+    attention = "yes" if geometry["mid_block_add_attention"] else "no"
+    channel_statistics = (
+        "no" if scaling["latents_mean"] is None else f"{len(scaling['latents_mean'])} means and deviations"
+    )
+    scale_note = "  (raw latents, or not measured yet)" if scaling["scaling_factor"] == 1 else ""
+    rows = [
+        ("geometry", f"f{geometry['downsampling']}, {geometry['latent_channels']} latent channels"),
+        ("like preset", description["preset"] or "none"),
+        ("widths", f"{widths}, {geometry['layers_per_block']} residual blocks a level"),
+        ("norm groups", str(geometry["norm_num_groups"])),
+        ("mid attention", attention),
+        ("quant convs", quant_convs),
+        ("parameters", f"encoder {parameters['encoder'] / 1e6:.2f} M, decoder {parameters['decoder'] / 1e6:.2f} M"),
+        ("cost", f"encode {gmac['encode']:.1f} GMAC, decode {gmac['decode']:.1f} GMAC for {COST_SIDE} x {COST_SIDE}"),
+        ("scaling factor", f"{scaling['scaling_factor']:g}{scale_note}"),
+        ("shift factor", "none" if scaling["shift_factor"] is None else f"{scaling['shift_factor']:g}"),
+        ("per channel", channel_statistics),
+        (
+            "family",
+            f"{description['family']}  (a guess from channels and scaling)" if description["family"] else "unknown",
+        ),
+        ("tile side", str(scaling["sample_size"])),
+        ("fingerprint", description["fingerprint"]),
+    ]
+    for program, reason in description["loads_in"].items():
+        rows.append((program, "loads it" if reason is None else f"cannot load it: {reason}"))
+    return "\n".join(f"{name:<15} {value}" for name, value in rows)
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _same_geometry(geometry: dict[str, Any]) -> str | None:
+    for name, preset in PRESETS.items():
+        config = preset.config()
+        if all(_plain(config[key]) == value for key, value in geometry.items()):
+            return name
+    return None
