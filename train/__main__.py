@@ -1,0 +1,92 @@
+"""`accelerate launch -m train --config FILE` trains; `python -m train export|cost|benchmark ...` are beside it."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from latentcodec.arguments import Parser
+from train.config import ConfigError, parse_config
+
+
+def _train(arguments: list[str]) -> None:
+    config = parse_config(arguments)
+    from train.loop import train
+
+    train(config)
+
+
+def _export(arguments: list[str]) -> None:
+    parser = Parser(prog="train export", description="Write a run's averaged weights as a diffusers folder.")
+    parser.add_argument("run", type=str, help="folder of the run")
+    parser.add_argument("out", type=str, help="folder to write")
+    parser.add_argument(
+        "--variants", type=list[str], default=[], help="also store fp16 and/or bf16: --variants [fp16,bf16]"
+    )
+    parser.add_argument("--ldm", type=bool, default=True, help="also write the LDM single file for ComfyUI and A1111")
+    parser.add_argument(
+        "--calibration", type=int, default=64, help="training images that the scaling factor is measured on"
+    )
+    parser.add_argument("--device", type=str, default=None, help="cpu, or None for the machine's accelerator")
+    options = parser.parse(arguments)
+    from train.export import export_run
+
+    folder = export_run(
+        Path(options.run), Path(options.out), variants=tuple(options.variants), ldm=options.ldm,
+        calibration=options.calibration, device=options.device,
+    )  # fmt: skip
+    print(f"exported to {folder}; its README.md is the model card")
+
+
+def _cost(arguments: list[str]) -> None:
+    config = parse_config(arguments)
+    from train.cost import training_cost
+
+    print(training_cost(config).describe())
+
+
+def _benchmark(arguments: list[str]) -> None:
+    from train.benchmark import main
+
+    main(arguments)
+
+
+COMMANDS: dict[str, Callable[[list[str]], None]] = {"export": _export, "cost": _cost, "benchmark": _benchmark}
+
+
+def main(arguments: list[str]) -> int:
+    """Exit status: 0 done, 1 an error with a name (printed without a traceback), 2 wrong usage."""
+    command = COMMANDS.get(arguments[0]) if arguments else None
+    try:
+        if command is not None:
+            command(arguments[1:])
+        else:
+            _train(arguments)
+    except Exception as error:
+        if isinstance(error, _named_errors()):
+            print(f"train: {type(error).__name__}: {error}", file=sys.stderr)
+            return 1
+        raise
+    return 0
+
+
+def _named_errors() -> tuple[type[Exception], ...]:
+    # Imported only when something went wrong: torch and diffusers are not needed to refuse a wrong key.
+    from eval.perceptual import BackboneUnavailableError
+    from latentcodec.images.sources import SourceError
+    from latentcodec.vae.loading import VAELoadError
+    from train.health import NonFiniteLossError
+    from train.state import CheckpointError
+
+    return (
+        ConfigError,
+        SourceError,
+        VAELoadError,
+        BackboneUnavailableError,
+        CheckpointError,
+        NonFiniteLossError,
+        FileExistsError,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,197 @@
+"""Step time of the trainer, paired: against a bare hand-written loop, and with each of its switches on and off.
+
+`python -m train benchmark --config FILE` alternates short rounds of both sides in one process, so that a machine whose
+speed drifts slows both; the figure is the median of the rounds' ratios. Each switch runs in a process of its own, whose
+peak memory is its own.
+"""
+
+import dataclasses
+import json
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from eval.perceptual import load_lpips
+from latentcodec.arguments import Parser
+from latentcodec.images.pixels import normalize
+from latentcodec.vae.presets import build_vae
+from train.config import TrainConfig, load_preset
+from train.data import Batch, training_loader
+from train.health import Meter
+from train.loop import train_step
+from train.losses import TERMS, Reconstruction
+from train.run import build_run, make_accelerator
+from train.schedule import plan_step
+from train.step import autocast
+
+SWITCHES: dict[str, dict[str, Any]] = {
+    "fp32": {"mixed_precision": "no"},
+    "channels_last": {"channels_last": True},
+    "gradient_checkpointing": {"gradient_checkpointing": True},
+    "compile": {"compile": True},
+}
+"""Each row of the table: settings that differ from the config's."""
+
+Step = Callable[[], None]
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def paired_times(
+    ours: Step, other: Step, *, rounds: int, steps: int, device: torch.device
+) -> list[tuple[float, float]]:
+    """Seconds a step of both sides for each round; the order within a round alternates. Two warm-up steps each."""
+    for side in (ours, other):
+        side()
+        side()
+    times = []
+    for number in range(rounds):
+        pair = {}
+        for side in (ours, other) if number % 2 == 0 else (other, ours):
+            _synchronise(device)
+            began = time.perf_counter()
+            for _ in range(steps):
+                side()
+            _synchronise(device)
+            pair[side] = (time.perf_counter() - began) / steps
+        times.append((pair[ours], pair[other]))
+    return times
+
+
+def trainer_step(config: TrainConfig, accelerator: Accelerator) -> tuple[Step, Iterator[Batch]]:
+    """The trainer's own step with its loader, schedule, clipping, meters and EMA; and the loader's batches."""
+    run = build_run(config, accelerator)
+    loader = training_loader(
+        config, run.vae.config.latent_channels, processes=1, rank=0, start_step=0, pin=accelerator.device.type == "cuda"
+    )
+    batches, meter = iter(loader), Meter()
+
+    def step() -> None:
+        train_step(run, batches, plan_step(config, run.state.step), meter)
+
+    return step, iter(loader)
+
+
+def bare_step(config: TrainConfig, device: torch.device, batch: Batch) -> Step:
+    """A loop as one would write it by hand: same network, losses, batch and precision, one batch already on the device."""
+    vae = build_vae(config.model.preset).to(device)
+    if config.channels_last:
+        vae.to(memory_format=torch.channels_last)
+    perceptual = None
+    if "lpips" in config.loss.weights:
+        perceptual = load_lpips(config.loss.lpips_net, config.loss.lpips_backbone).to(device)
+    optimizer = torch.optim.AdamW(vae.parameters(), lr=1e-4, betas=config.optimizer.betas)
+    images, noise = normalize(batch.images.to(device)), batch.noise.to(device)
+
+    def step() -> None:
+        with autocast(device, config.mixed_precision):
+            posterior = vae.encode(images).latent_dist
+            output = vae.decode(posterior.mean + posterior.std * noise).sample
+        pair = Reconstruction(images, output.float(), posterior.mean.float(), posterior.logvar.float(), perceptual)
+        loss = torch.stack([weight * TERMS[name](pair) for name, weight in config.loss.weights.items()]).sum()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def _summary(times: list[tuple[float, float]], batch: int) -> dict[str, float]:
+    ratios = sorted(ours / other for ours, other in times)
+    ours = statistics.median(pair[0] for pair in times)
+    return {
+        "seconds_per_step": ours,
+        "images_per_second": batch / ours,
+        "ratio_median": statistics.median(ratios),
+        "ratio_min": ratios[0],
+        "ratio_max": ratios[-1],
+    }
+
+
+def _peak_memory_gib(device: torch.device) -> float:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def against_bare_loop(config: TrainConfig, rounds: int, steps: int) -> dict[str, float]:
+    """Ratio of the trainer's step to the bare loop's; above 1 the trainer is slower."""
+    accelerator = make_accelerator(config)
+    ours, batches = trainer_step(config, accelerator)
+    bare = bare_step(config, accelerator.device, next(batches))
+    del batches  # its workers end: only the trainer's own loader may use a core
+    return _summary(paired_times(ours, bare, rounds=rounds, steps=steps, device=accelerator.device), config.batch_size)
+
+
+def against_default(config: TrainConfig, switch: str, rounds: int, steps: int) -> dict[str, float]:
+    """Ratio of the step with one switch to the config's own, and the peak memory of the process with the switch alone."""
+    accelerator = make_accelerator(config)
+    switched, _ = trainer_step(dataclasses.replace(config, **SWITCHES[switch]), accelerator)
+    switched()
+    switched()
+    memory = _peak_memory_gib(accelerator.device)
+    default, _ = trainer_step(config, accelerator)
+    times = paired_times(switched, default, rounds=rounds, steps=steps, device=accelerator.device)
+    return _summary(times, config.batch_size) | {"peak_memory_gib": memory}
+
+
+def _in_own_process(arguments: list[str]) -> dict[str, float]:
+    command = [sys.executable, "-m", "train", "benchmark", *arguments]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    if finished.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{finished.stderr[-2000:]}")
+    return json.loads(finished.stdout.splitlines()[-1])
+
+
+def provenance(config: TrainConfig) -> dict[str, Any]:
+    """Where and with what the figures were taken."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
+    return {
+        "device": device,
+        "threads": torch.get_num_threads(),
+        "versions": {name: version(name) for name in ("torch", "diffusers", "accelerate")},
+        "config": config.as_dict(),
+    }
+
+
+def main(arguments: list[str]) -> None:
+    """Print a table and, with --json FILE, save it."""
+    parser = Parser(prog="train benchmark", description=__doc__)
+    parser.add_argument("--preset", type=str, default="tiny", help="preset of train/presets")
+    parser.add_argument("--overrides", type=list[str], default=[], help="settings: --overrides [--batch_size,8]")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--steps", type=int, default=4, help="steps a round")
+    parser.add_argument("--switches", type=list[str], default=list(SWITCHES))
+    parser.add_argument("--only", type=str | None, default=None, help="internal: one switch, as a line of JSON")
+    parser.add_argument("--json", type=str | None, default=None, help="file to write")
+    options = parser.parse(arguments)
+    config = load_preset(options.preset, *options.overrides, "--out", "out/benchmark")
+    if options.only is not None:
+        print(json.dumps(against_default(config, options.only, options.rounds, options.steps)))
+        return
+    rows = {"bare loop": against_bare_loop(config, options.rounds, options.steps)}
+    for switch in options.switches:
+        rows[switch] = _in_own_process([*arguments, "--only", switch])
+    print(f"{'':24}{'ratio':>8}{'min':>8}{'max':>8}{'img/s':>9}{'peak GiB':>10}")
+    for name, row in rows.items():
+        label = "trainer / bare loop" if name == "bare loop" else f"{name} / default"
+        peak = f"{row['peak_memory_gib']:10.2f}" if "peak_memory_gib" in row else ""
+        print(
+            f"{label:24}{row['ratio_median']:8.3f}{row['ratio_min']:8.3f}{row['ratio_max']:8.3f}"
+            f"{row['images_per_second']:9.2f}{peak}"
+        )
+    if options.json is not None:
+        Path(options.json).write_text(json.dumps({"rows": rows, **provenance(config)}, indent=1) + "\n")

@@ -1,0 +1,333 @@
+"""Every setting of a training run, as typed dataclasses; the YAML files in `presets/` and `--key.sub value` fill them.
+
+A docstring under each field is its `--help` text. Checks live in `__post_init__`: they fail before anything is loaded.
+"""
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from eval.metrics import METRICS
+from latentcodec.arguments import Parser, nearest
+from train.adversarial import GAN_LOSSES
+from train.discriminators import DISCRIMINATORS
+from train.losses import TERMS
+
+
+class ConfigError(ValueError):
+    """A setting that cannot work; the message names the key, what was expected, what was found and the remedy."""
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ConfigError(message)
+
+
+def _require_known(key: str, name: str, registry: dict[str, Any]) -> None:
+    if name not in registry:
+        guess = nearest(name, registry)
+        hint = f"; did you mean `{guess}`?" if guess else ""
+        raise ConfigError(f"{key}: expected one of {', '.join(registry)}; found `{name}`{hint}")
+
+
+@dataclass
+class ModelConfig:
+    """The network and where its weights start."""
+
+    preset: str = "small-f8d16"
+    """Architecture by name (latentcodec/vae/presets.py). Ignored when `init_from` is given without `latent_channels`."""
+    init_from: str | None = None
+    """Fine-tune this VAE: a diffusers folder, single file, hub name, shipped name, or the folder of a training run (its EMA)."""
+    latent_channels: int | None = None
+    """Change the number of latent channels. With `init_from`, every tensor that still fits is kept and the others are named."""
+    initial_logvar: float = -6.0
+    """Log-variance of a random network's posterior. At 0 (LDM) the noise drowns the first latents for hundreds of steps."""
+    train: Literal["all", "decoder"] = "all"
+    """`decoder`: the encoder and the latents, hence also their statistics, stay as they are."""
+
+
+@dataclass
+class DataConfig:
+    """Which images, and how a crop is cut from them. Everything is a pure function of `seed` and the images seen."""
+
+    source: str | dict[str, float] = ""
+    """A folder, .tar shards, .parquet files, `hf:owner/name`, `procedural`; or several, as {source: share}."""
+    streaming: bool = False
+    """Stream `hf:` sources in order through a shuffle buffer instead of opening them for random access."""
+    crop: int = 256
+    """Side of the square training crops in pixels; a multiple of 8."""
+    short_side: int | None = None
+    """First resize each image to this short side (LDM: 256). None keeps the resolution of the file."""
+    max_downscale: float = 1.0
+    """First shrink each image by a random factor in [1, this] (log-uniform), never below the crop."""
+    flip: bool = True
+    """Mirror half of the crops."""
+    max_pixels: int = 89_478_485
+    """Images with more pixels are skipped and listed (a decompression bomb costs no memory)."""
+    workers: int = 2
+    """Decoding processes for each training process. Does not change the order of the data."""
+
+    def __post_init__(self) -> None:
+        _require(
+            self.crop >= 32 and self.crop % 8 == 0,
+            f"data.crop: expected a multiple of 8, at least 32; found {self.crop}",
+        )
+        _require(self.max_downscale >= 1, f"data.max_downscale: expected at least 1; found {self.max_downscale}")
+        _require(
+            self.short_side is None or self.short_side >= self.crop,
+            f"data.short_side: expected at least data.crop = {self.crop}; found {self.short_side}",
+        )
+
+    def weighted_sources(self) -> dict[str, float]:
+        """{source: share}, also when one source was given as a plain string."""
+        return {self.source: 1.0} if isinstance(self.source, str) else self.source
+
+
+@dataclass
+class LossConfig:
+    """Terms on the reconstruction and on the posterior (train/losses.py)."""
+
+    weights: dict[str, float] = field(default_factory=lambda: {"l1": 1.0, "lpips": 1.0, "kl": 1e-6})
+    """Weight of each term by its name in the registry. Names that are absent are not computed."""
+    reduction: Literal["mean", "ldm_sum"] = "mean"
+    """`mean`: per image value. `ldm_sum`: times 3*H*W, LDM's per-image sums; only the balance with the GAN term changes."""
+    lpips_net: Literal["vgg", "alex"] = "vgg"
+    """Backbone of the perceptual term."""
+    lpips_backbone: str | None = None
+    """File with the backbone's weights. None: LATENTCODEC_LPIPS_VGG or _ALEX, then torch's cache, then a download."""
+
+    def __post_init__(self) -> None:
+        for name in self.weights:
+            _require_known("loss.weights", name, TERMS)
+        _require(
+            any(weight > 0 for weight in self.weights.values()),
+            f"loss.weights: expected at least one term above 0; found {self.weights}",
+        )
+
+
+@dataclass
+class AdversarialConfig:
+    """The discriminator and its schedule, counted in generator updates."""
+
+    discriminator: str = "none"
+    """`none`, or a name from train/discriminators.py."""
+    width: int = 64
+    """Channels of the discriminator's first layer."""
+    loss: str = "hinge"
+    """`hinge` or `non_saturating` (train/adversarial.py)."""
+    weight: float = 0.1
+    """Weight of the generator's adversarial term, after the ramp."""
+    rule: Literal["constant", "adaptive"] = "constant"
+    """`adaptive`: times LDM's ratio of last-layer gradient norms, the gradients averaged across processes."""
+    start: int = 0
+    """The discriminator starts to learn at this step ..."""
+    head_start: int = 500
+    """... the generator listens this many steps later ..."""
+    ramp: int = 1000
+    """... and its weight grows from 0 over this many steps. (LDM: start 50001, head_start 0, ramp 0.)"""
+    lecam: float = 0.0
+    """Weight of the LeCAM regulariser of the discriminator."""
+    r1: float = 0.0
+    """Weight of the R1 gradient penalty, gamma / 2."""
+    r1_every: int = 16
+    """R1 is computed every so many steps, times this number (lazy regularisation)."""
+
+    def __post_init__(self) -> None:
+        if self.enabled:
+            _require_known("adversarial.discriminator", self.discriminator, DISCRIMINATORS)
+        _require_known("adversarial.loss", self.loss, GAN_LOSSES)
+
+    @property
+    def enabled(self) -> bool:
+        """Whether there is a discriminator at all."""
+        return self.discriminator != "none"
+
+
+@dataclass
+class EquivarianceConfig:
+    """EQ-VAE (arXiv 2502.09509): decode a transformed latent and ask for the equally transformed image."""
+
+    probability: float = 0.0
+    """Share of the steps whose latents and targets are scaled and rotated."""
+    start: int = 0
+    """First step at which this happens."""
+    min_scale: float = 0.25
+    """Smallest scale; drawn in 32nds from [min_scale, 1)."""
+
+    def __post_init__(self) -> None:
+        _require(
+            0 <= self.probability <= 1,
+            f"equivariance.probability: expected 0 to 1; found {self.probability}",
+        )
+
+
+@dataclass
+class OptimizerConfig:
+    """AdamW for each side. The learning rate is a pure function of the step."""
+
+    lr: float = 1e-4
+    """Peak learning rate of the VAE."""
+    discriminator_lr: float | None = None
+    """Learning rate of the discriminator; None: the same."""
+    betas: tuple[float, float] = (0.5, 0.9)
+    """Adam's betas (LDM's values)."""
+    weight_decay: float = 0.0
+    """AdamW's decoupled weight decay."""
+    warmup: int = 500
+    """Steps over which the learning rate grows linearly from 0."""
+    schedule: Literal["constant", "cosine"] = "cosine"
+    """After the warm-up: constant, or a half cosine down to `final_lr` x lr at the last step."""
+    final_lr: float = 0.0
+    """Where the cosine ends, as a share of `lr`."""
+    clip: float = 1.0
+    """Largest gradient norm of each side; 0 switches clipping off."""
+
+
+@dataclass
+class ValidationConfig:
+    """Metrics of the EMA weights on images that are not trained on."""
+
+    source: str | None = None
+    """Images to validate on (same forms as data.source). None: no validation."""
+    every: int = 1000
+    """Steps between validations; there is one before the first step and one after the last."""
+    images: int = 32
+    """How many images of the source are used: the first ones."""
+    size: int = 256
+    """Images are cut to this centre square; a multiple of 8."""
+    metrics: list[str] = field(default_factory=lambda: ["psnr", "ssim"])
+    """Names from eval/metrics.py. LPIPS uses loss.lpips_backbone where the nets agree."""
+    pictures: int = 8
+    """Images in the grid of originals beside reconstructions."""
+
+    def __post_init__(self) -> None:
+        for name in self.metrics:
+            _require_known("validation.metrics", name, METRICS)
+        _require(self.size % 8 == 0, f"validation.size: expected a multiple of 8; found {self.size}")
+
+
+@dataclass
+class TrainConfig:
+    """One training run. `out` holds everything that it leaves; the same command again resumes it."""
+
+    out: str = "runs/default"
+    """Folder of the run: config, checkpoints, metrics.jsonl, pictures."""
+    steps: int = 100_000
+    """Generator updates."""
+    batch_size: int = 32
+    """Images a step over all processes and accumulation steps together, so that the run does not depend on the launch."""
+    accumulate: int = 1
+    """Gradient accumulation steps."""
+    seed: int = 0
+    """Seed of weights, data order, crops and posterior noise."""
+    mixed_precision: Literal["no", "bf16"] = "bf16"
+    """bf16: autocast around encode, decode and the discriminator; weights, EMA and losses stay fp32."""
+    ema_decay: float = 0.999
+    """Decay of the averaged weights, reached through (1 + step) / (10 + step)."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
+    equivariance: EquivarianceConfig = field(default_factory=EquivarianceConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+    channels_last: bool = False
+    """Store activations as NHWC: faster on GPUs, and on CPUs only for wide networks."""
+    compile: bool = False
+    """torch.compile encoder, decoder and discriminator."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+    threads: int | None = None
+    """Threads of each process on a CPU; None: torch decides."""
+    log_every: int = 50
+    """Steps between lines in metrics.jsonl, health checks and the check for non-finite losses."""
+    checkpoint_every: int = 1000
+    """Steps between checkpoints; there is always one at the end."""
+    keep_checkpoints: int = 2
+    """How many of the newest checkpoints stay on disk."""
+    max_minutes: float | None = None
+    """Stop with a checkpoint after this long (a leg of a longer run); the same command goes on."""
+    tracker: str | None = None
+    """Any tracker of Accelerate, for example `tensorboard` or `wandb`, beside metrics.jsonl."""
+
+    def __post_init__(self) -> None:
+        _require(
+            bool(self.data.source), "data.source: no images named; give a folder, for example --data.source photos/"
+        )
+        for name in ("steps", "batch_size", "accumulate", "log_every", "checkpoint_every", "keep_checkpoints"):
+            value = getattr(self, name)
+            _require(value >= 1, f"{name}: expected at least 1; found {value}")
+
+    def microbatch(self, processes: int) -> int:
+        """Images of one forward pass in one process. Raises ConfigError when the batch does not divide."""
+        parts = processes * self.accumulate
+        if self.batch_size % parts:
+            fitting = max(parts, round(self.batch_size / parts) * parts)
+            raise ConfigError(
+                f"batch_size: expected a multiple of processes x accumulate = {processes} x {self.accumulate} = {parts}; "
+                f"found {self.batch_size}. Use for example --batch_size {fitting}"
+            )
+        return self.batch_size // parts
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain nested dict with JSON types, for checkpoints and reports."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+
+# Settings that may differ when a run is resumed, because no weight depends on them.
+MAY_CHANGE_ON_RESUME = (
+    "out", "log_every", "checkpoint_every", "keep_checkpoints", "max_minutes", "tracker", "threads", "accumulate",
+    "data.workers", "validation", "loss.lpips_backbone", "gradient_checkpointing",
+)  # fmt: skip
+
+
+def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} -> {"a.b": 1}."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def changed_keys(before: dict[str, Any], after: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """{key: (before, after)} of the settings that a checkpoint's weights depend on."""
+    old, new = flatten(before), flatten(after)
+
+    def may_change(key: str) -> bool:
+        return any(key == name or key.startswith(name + ".") for name in MAY_CHANGE_ON_RESUME)
+
+    return {
+        key: (old.get(key), new.get(key))
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key) and not may_change(key)
+    }
+
+
+def training_parser() -> Parser:
+    """The parser of `python -m train`: `--config FILE`, `--print_config`, and every field of TrainConfig."""
+    parser = Parser(prog="train", description="Train a KL autoencoder. `python -m train export RUN OUT` exports one.")
+    parser.add_argument("--config", action="config", help="YAML file, for example train/presets/small.yaml")
+    parser.add_class_arguments(TrainConfig)
+    return parser
+
+
+def parse_config(arguments: list[str] | None = None) -> TrainConfig:
+    """TrainConfig from command-line arguments; exits with 2 and one line on a wrong key, raises ConfigError on a wrong value."""
+    namespace = training_parser().parse(arguments)
+    values = {f.name: namespace[f.name] for f in dataclasses.fields(TrainConfig)}
+    return TrainConfig(**values)
+
+
+def parse_config_dict(values: dict[str, Any]) -> TrainConfig:
+    """TrainConfig from what `TrainConfig.as_dict` gave, for example out of a checkpoint."""
+    parser = Parser(prog="train", exit_on_error=False)
+    parser.add_class_arguments(TrainConfig)
+    namespace = parser.instantiate(parser.parse_object(values))
+    return TrainConfig(**{f.name: namespace[f.name] for f in dataclasses.fields(TrainConfig)})
+
+
+def load_preset(name: str, *overrides: str) -> TrainConfig:
+    """A preset of `train/presets/` by its name, with `--key value` overrides."""
+    return parse_config(["--config", str(Path(__file__).parent / "presets" / f"{name}.yaml"), *overrides])

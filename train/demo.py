@@ -1,0 +1,140 @@
+"""The main job in a few minutes on a CPU: `python -m train.demo --out out/demo` (what `make demo` runs).
+
+Trains the `demo` preset on photographs that come inside scikit-image and matplotlib, mixed with procedural images;
+validates on photographs not trained on; exports; and uses the export in a fresh process with nothing but diffusers.
+"""
+
+import json
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from eval.perceptual import find_backbone
+from latentcodec.arguments import Parser
+from train.config import TrainConfig, load_preset
+from train.export import export_run
+from train.loop import train
+from train.report import read_metrics
+
+# Both packages keep these files in their wheels: no download.
+TRAINING_PHOTOS = (
+    "motorcycle_left",
+    "motorcycle_right",
+    "hubble_deep_field",
+    "retina",
+    "brick",
+    "grass",
+    "gravel",
+    "ihc",
+)
+HELD_OUT_PHOTOS = ("astronaut", "chelsea", "coffee", "rocket")
+
+
+def write_photos(folder: Path) -> tuple[Path, Path]:
+    """Copy the packaged photographs to `folder/train` and `folder/held-out`; returns both folders."""
+    import matplotlib
+    import skimage
+
+    packaged = Path(skimage.__file__).parent / "data"
+    training, held_out = folder / "train", folder / "held-out"
+    for target, names in ((training, TRAINING_PHOTOS), (held_out, HELD_OUT_PHOTOS)):
+        target.mkdir(parents=True, exist_ok=True)
+        for name in names:
+            (path,) = packaged.glob(f"{name}.*")
+            shutil.copy(path, target / path.name)
+    shutil.copy(Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg", training)
+    return training, held_out
+
+
+def demo_config(out: Path, training: Path, held_out: Path, *overrides: str) -> TrainConfig:
+    """The `demo` preset on these photographs; LPIPS as perceptual term where its backbone is at hand, else MS-SSIM."""
+    weights = {"l1": 1.0, "kl": 1e-6} | ({"lpips": 0.2} if find_backbone("vgg") else {"ms_ssim": 0.2})
+    metrics = ["psnr", "ssim"] + (["lpips_vgg"] if find_backbone("vgg") else [])
+    return load_preset(
+        "demo", "--out", str(out / "run"),
+        "--data.source", json.dumps({str(training): 0.6, "procedural": 0.4}),
+        "--validation.source", str(held_out), "--validation.metrics", json.dumps(metrics),
+        "--loss.weights", json.dumps(weights), *overrides,
+    )  # fmt: skip
+
+
+def use_elsewhere(export: Path, held_out: Path, out: Path) -> dict[str, float]:
+    """Run `train/demo_use.py` in a fresh process, with neither this project nor its modules on the path."""
+    script = Path(__file__).with_name("demo_use.py")
+    command = [sys.executable, "-I", str(script), str(export.resolve()), str(held_out.resolve()), str(out.resolve())]
+    finished = subprocess.run(command, capture_output=True, text=True, cwd=out, check=False)
+    if finished.returncode:
+        raise RuntimeError(f"the export could not be used in a fresh process:\n{finished.stderr}")
+    return json.loads(finished.stdout.splitlines()[-1])
+
+
+def run_demo(out: Path, *overrides: str) -> dict[str, object]:
+    """Do it all under `out`; returns what summary.json holds."""
+    began = time.perf_counter()
+    shutil.rmtree(out, ignore_errors=True)
+    training, held_out = write_photos(out / "photos")
+    config = demo_config(out, training, held_out, *overrides)
+    perceptual = "lpips" if "lpips" in config.loss.weights else "ms_ssim"
+    print(
+        f"training {config.model.preset} for {config.steps} steps of {config.batch_size} crops of {config.data.crop} pixels"
+    )
+    if perceptual == "ms_ssim":
+        print("perceptual term: multi-scale SSIM (LPIPS has no backbone here; LATENTCODEC_LPIPS_VGG=FILE gives it one)")
+    train(config)
+    trained = time.perf_counter() - began
+    export = export_run(Path(config.out), out / "export", calibration=32)
+    shutil.copy(export / "reconstructions.png", out / "reconstructions.png")
+    elsewhere = use_elsewhere(export, held_out, out)
+
+    measured = read_metrics(Path(config.out), "validation")
+    names = config.validation.metrics
+    summary: dict[str, object] = {
+        f"{name}_{when}": float(measured[name][index])
+        for name in names
+        for when, index in (("before", 0), ("after", -1))
+    }
+    summary |= {
+        "perceptual": perceptual,
+        "held_out": list(HELD_OUT_PHOTOS),
+        "steps": config.steps,
+        "seconds_training": round(trained, 1),
+        "seconds": round(time.perf_counter() - began, 1),
+        "in_a_fresh_process": elsewhere,
+        "versions": {name: version(name) for name in ("torch", "diffusers", "accelerate")}
+        | {"python": platform.python_version()},
+    }
+    (out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n")
+    _print_table(names, measured, summary, out)
+    return summary
+
+
+def _print_table(names: list[str], measured: dict[str, np.ndarray], summary: dict[str, object], out: Path) -> None:
+    print(f"\n{len(HELD_OUT_PHOTOS)} held-out photographs, {summary['seconds']} s in all\n")
+    print(f"{'':12}{'before':>10}{'after':>10}")
+    for name in names:
+        print(f"{name:12}{measured[name][0]:10.3f}{measured[name][-1]:10.3f}")
+    print(
+        f"\n{out}/reconstructions.png   originals above reconstructions\n{out}/export/              a diffusers AutoencoderKL"
+    )
+    print(
+        f"{out}/through_pipeline.png  a photograph through a Stable Diffusion pipeline with this VAE\n{out}/summary.json"
+    )
+
+
+def main() -> None:
+    parser = Parser(prog="train.demo", description="Train, validate, export and use a small codec in a few minutes.")
+    parser.add_argument("--out", type=str, default="out/demo", help="folder to write; emptied first")
+    parser.add_argument("--steps", type=int | None, default=None, help="other number of steps than the preset's")
+    options = parser.parse()
+    overrides = [] if options.steps is None else ["--steps", str(options.steps)]
+    run_demo(Path(options.out), *overrides)
+
+
+if __name__ == "__main__":
+    main()
