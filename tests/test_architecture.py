@@ -30,13 +30,14 @@ REGISTRIES = [
 MACHINE_PATH = re.compile(r"(?<![\w.~$}>-])/(?:home|root|Users|tmp|work|mnt|scratch)/[\w.<{$-]")
 REGISTRY_HOST = re.compile(
     r"pypi\.org|pythonhosted\.org|pypi\.python\.org|download\.pytorch\.org|pypi\.nvidia\.com|registry\.npmjs"
-    r"|conda\.anaconda\.org|deb\.debian\.org|--(?:extra-)?index-url\b|--find-links\b"
+    r"|conda\.anaconda\.org|deb\.debian\.org|--(?:extra-)?index-url\b|--find[-]links\b"
 )
 
 
 def tracked_files() -> list[Path]:
-    """Files that git tracks and that still exist in the work tree."""
-    listing = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout
+    """Files that git tracks, or would after `git add -A`, and that still exist in the work tree."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listing = subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout
     paths = [ROOT / name for name in listing.decode().split("\0") if name]
     assert paths, "git tracks no file here"
     return [path for path in paths if path.is_file()]
@@ -193,10 +194,10 @@ def readme_tree() -> list[str]:
 
 def test_readme_tree_is_the_tree() -> None:
     paths = readme_tree()
-    missing = [
-        path for path in paths if not ((ROOT / path).is_dir() if path.endswith("/") else (ROOT / path).is_file())
-    ]
+    files = [path.relative_to(ROOT) for path in tracked_files()]
+    there = {file.as_posix() for file in files} | {f"{folder.as_posix()}/" for file in files for folder in file.parents}
+    missing = [path for path in paths if path not in there]
     assert not missing, f"the README's tree names what is not there: {missing}"
-    top = {path.relative_to(ROOT).parts[0] for path in tracked_files() if len(path.relative_to(ROOT).parts) > 1}
+    top = {file.parts[0] for file in files if len(file.parts) > 1}
     unnamed = top - {path.split("/")[0] for path in paths}
     assert not unnamed, f"the README's tree leaves out {sorted(unnamed)}"
