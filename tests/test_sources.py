@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -555,6 +555,12 @@ def test_hub_offline_names_the_local_alternatives(monkeypatch: pytest.MonkeyPatc
         open_source("hf:no-one/nothing:train", cache_dir=str(tmp_path))
 
 
+def test_hub_without_the_datasets_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(SourceError, match=r"needs the datasets library: pip install 'latentcodec\[hub\]'"):
+        open_source("hf:owner/name")
+
+
 # --- safety in workers ------------------------------------------------------------------------------------------
 
 
@@ -805,8 +811,3 @@ def test_an_unknown_option_names_the_known_ones(tmp_path: Path) -> None:
         open_source(tmp_path, colum="x")
     with pytest.raises(SourceError, match=r"procedural:1: a procedural source has no option seed; it has size"):
         open_source("procedural:1", seed=3)
-
-
-@pytest.mark.parametrize("opener", SOURCES.values())
-def test_every_source_takes_its_place_as_first_argument(opener: Callable) -> None:
-    assert opener.__doc__
