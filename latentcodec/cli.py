@@ -47,17 +47,15 @@ def inspect_vae(
         shift_factor: Shift factor of the latents, likewise.
         norm_num_groups: Groups of every GroupNorm, likewise; 32 if not given.
     """
-    from latentcodec.vae.inspection import describe_vae, format_description
-    from latentcodec.vae.loading import load_vae
+    from latentcodec.vae.inspection import format_description, inspect_source
 
-    network = load_vae(
+    description = inspect_source(
         vae,
         variant=variant,
         scaling_factor=scaling_factor,
         shift_factor=shift_factor,
         norm_num_groups=norm_num_groups,
     )
-    description = describe_vae(network)
     print(dumps(description, indent=2, ensure_ascii=False) if json else format_description(description))
 
 

@@ -3,10 +3,14 @@
 presets      one aligned table of named architectures
 ecosystems   which programs can load a geometry, or why they cannot
 families     known families of latents, by channels, scale and shift
+blueprint    every layer of a config, by name, shape and resolution, without building it
 cost         parameters and multiply-accumulates of a geometry
-loading      load_vae and save_vae: diffusers folder, hub name, single file, shipped name
+sources      find and read: diffusers folder, hub name, single file, shipped name
+stored       tensors of a safetensors file without torch
+weights      tensors in files with torch: read, cast, written aside and renamed
 hub          files of a repository on the Hugging Face hub
-weights      tensors in files: read, cast, written aside and renamed
+loading      load_vae: a network from any source
+saving       save_vae: a diffusers folder, whole or not at all
 geometry     an AutoencoderKL config from the shapes of its tensors
 ldm          names and shapes of LDM/CompVis single files <-> diffusers, both ways
 fingerprint  sha256 of the weights, the same for every file format

@@ -1,14 +1,14 @@
-"""Parameters and multiply-accumulates of a VAE, counted on the meta device: no weights, no arithmetic."""
+"""Parameters and multiply-accumulates of a VAE, counted from its config: no weights, no arithmetic, no torch."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from math import prod
+from typing import TYPE_CHECKING, Any
 
-import torch
-from diffusers import AutoencoderKL
-from torch.utils.flop_counter import FlopCounterMode
+from latentcodec.vae.blueprint import Layer, decoder_layers, encoder_layers, full_config
 
-from latentcodec.vae.geometry import empty_vae
+if TYPE_CHECKING:
+    import diffusers
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class VaeCost:
     decode_gmac: float
 
 
-def vae_cost(config_or_vae: Mapping[str, Any] | AutoencoderKL, height: int, width: int) -> VaeCost:
+def vae_cost(config_or_vae: "Mapping[str, Any] | diffusers.AutoencoderKL", height: int, width: int) -> VaeCost:
     """The cost of encoding and of decoding one image of `height` x `width` pixels.
 
     One multiply-accumulate is two of the operations that `torch.utils.flop_counter` counts. The geometry of Stable
@@ -32,21 +32,18 @@ def vae_cost(config_or_vae: Mapping[str, Any] | AutoencoderKL, height: int, widt
     Raises:
         ValueError: a side is not a positive multiple of the downsampling factor.
     """
-    config = config_or_vae.config if isinstance(config_or_vae, AutoencoderKL) else config_or_vae
-    vae = empty_vae(config)
-    factor = 2 ** (len(vae.config.block_out_channels) - 1)
+    config = full_config(config_or_vae if isinstance(config_or_vae, Mapping) else config_or_vae.config)
+    factor = 2 ** (len(config["block_out_channels"]) - 1)
     if height < factor or width < factor or height % factor or width % factor:
         raise ValueError(f"height and width must be positive multiples of {factor} pixels, found {height} x {width}")
-    images = torch.empty(1, vae.config.in_channels, height, width, device="meta")
-    with torch.no_grad():
-        with FlopCounterMode(display=False) as encoding:
-            latents = vae.encode(images).latent_dist.mean
-        with FlopCounterMode(display=False) as decoding:
-            vae.decode(latents)
-    encoder_side = [vae.encoder] if vae.quant_conv is None else [vae.encoder, vae.quant_conv]
+    encoder, decoder = list(encoder_layers(config)), list(decoder_layers(config))
     return VaeCost(
-        parameters=sum(p.numel() for p in vae.parameters()),
-        encoder_parameters=sum(p.numel() for module in encoder_side for p in module.parameters()),
-        encode_gmac=encoding.get_total_flops() / 2e9,
-        decode_gmac=decoding.get_total_flops() / 2e9,
+        parameters=_parameters(encoder) + _parameters(decoder),
+        encoder_parameters=_parameters(encoder),
+        encode_gmac=sum(layer.macs(height, width) for layer in encoder) / 1e9,
+        decode_gmac=sum(layer.macs(height, width) for layer in decoder) / 1e9,
     )
+
+
+def _parameters(layers: Iterable[Layer]) -> int:
+    return sum(prod(shape) for layer in layers for shape in layer.shapes().values())

@@ -2,17 +2,20 @@
 
 import hashlib
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-import torch
-from diffusers import AutoencoderKL
-from torch import Tensor
+import numpy as np
 
-from latentcodec.vae.weights import plain_state
+from latentcodec.vae.stored import StoredTensor
+
+if TYPE_CHECKING:
+    import diffusers
+    import torch
 
 FINGERPRINT_HEADER = b"latentcodec weights 1\n"
 
 
-def weights_fingerprint(vae: AutoencoderKL | Mapping[str, Tensor]) -> str:
+def weights_fingerprint(vae: "diffusers.AutoencoderKL | Mapping[str, torch.Tensor | StoredTensor]") -> str:
     """The fingerprint of a VAE, or of its tensors by diffusers name: "sha256:" and 64 hexadecimal digits.
 
     The recipe, for those who want to compute it elsewhere. SHA-256 over these bytes, in this order:
@@ -27,10 +30,22 @@ def weights_fingerprint(vae: AutoencoderKL | Mapping[str, Tensor]) -> str:
     fingerprint. LDM single files and diffusers folders of the same weights agree, as do all devices and memory
     formats. The config (norm groups, scaling factor) is not part of it: store it beside the fingerprint.
     """
-    state = plain_state(vae) if isinstance(vae, AutoencoderKL) else vae
+    state = vae if isinstance(vae, Mapping) else _plain_state(vae)
     digest = hashlib.sha256(FINGERPRINT_HEADER)
     for key in sorted(state):
-        values = state[key].detach().to("cpu", torch.float32).contiguous().numpy().astype("<f4", copy=False)
+        values = _float32(state[key])
         digest.update(f"{key} {'x'.join(str(side) for side in values.shape)}\n".encode("ascii"))
         digest.update(values.data)
     return f"sha256:{digest.hexdigest()}"
+
+
+def _plain_state(vae: "diffusers.AutoencoderKL") -> "dict[str, torch.Tensor]":
+    from latentcodec.vae.weights import plain_state
+
+    return plain_state(vae)
+
+
+def _float32(values: "torch.Tensor | StoredTensor") -> np.ndarray:
+    if isinstance(values, StoredTensor):
+        return np.ascontiguousarray(values.float32())
+    return values.detach().cpu().float().contiguous().numpy().astype("<f4", copy=False)

@@ -1,24 +1,26 @@
 """The geometry of a VAE: its config from the shapes of its tensors, and an empty network from its config."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from diffusers import AutoencoderKL
-from torch import Tensor
+from latentcodec.vae.stored import Shaped, VAELoadError, count_indexed
 
-from latentcodec.vae.weights import VAELoadError, count_indexed
+if TYPE_CHECKING:
+    import diffusers
 
 LDM_NORM_GROUPS = 32  # latent-diffusion's Normalize() knows no other number
 
 
-def empty_vae(config: Mapping[str, Any]) -> AutoencoderKL:
+def empty_vae(config: Mapping[str, Any]) -> "diffusers.AutoencoderKL":
     """The network of a config on torch's meta device: names and shapes without storage, made in milliseconds."""
+    import torch
+    from diffusers import AutoencoderKL
+
     with torch.device("meta"):
         return AutoencoderKL.from_config(dict(config))
 
 
-def infer_config(state: Mapping[str, Tensor], *, norm_num_groups: int | None = None) -> dict[str, Any]:
+def infer_config(state: Mapping[str, Shaped], *, norm_num_groups: int | None = None) -> dict[str, Any]:
     """The AutoencoderKL config of tensors in today's diffusers names, as far as shapes tell it.
 
     Shapes do not tell the number of norm groups: without `norm_num_groups` it is LDM's 32. Nor do they tell the
@@ -58,11 +60,11 @@ def infer_config(state: Mapping[str, Tensor], *, norm_num_groups: int | None = N
     }
 
 
-def _attends(state: Mapping[str, Tensor], block: str) -> bool:
+def _attends(state: Mapping[str, Shaped], block: str) -> bool:
     return f"{block}.attentions.0.to_q.weight" in state
 
 
-def _shape(state: Mapping[str, Tensor], key: str) -> torch.Size:
+def _shape(state: Mapping[str, Shaped], key: str) -> tuple[int, ...]:
     if key not in state:
         raise VAELoadError(f"the tensor {key} is absent, so this is not a whole AutoencoderKL")
     return state[key].shape

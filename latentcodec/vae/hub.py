@@ -1,4 +1,4 @@
-"""Files of a VAE, by name, from a folder on disk or from a repository on the Hugging Face hub."""
+"""Files of a VAE, by name, from a repository on the Hugging Face hub."""
 
 from pathlib import Path
 
@@ -13,25 +13,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from latentcodec.vae.weights import VAELoadError
-
-
-class LocalFolder:
-    """A folder on disk. `label` is what messages call it."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.label = str(path)
-
-    def file(self, name: str) -> Path | None:
-        """Where the file of that relative name lies on this machine; None if the folder does not have it."""
-        path = self.path / name
-        return path if path.is_file() else None
-
-    def hint(self) -> str:
-        """A sentence for the message that a file is absent, with a leading space; empty if there is nothing to say."""
-        files = sorted(path.name for path in self.path.iterdir())
-        return f" The folder holds {', '.join(files[:8]) + (', ...' if files[8:] else '') or 'nothing'}."
+from latentcodec.vae.stored import VAELoadError
 
 
 class HubFolder:
@@ -44,7 +26,7 @@ class HubFolder:
         self.unreachable = False
 
     def file(self, name: str) -> Path | None:
-        """As `LocalFolder.file`.
+        """As `Folder.file`.
 
         Raises:
             VAELoadError: no such repository or revision, or no right to read it.
@@ -73,7 +55,7 @@ class HubFolder:
         return Path(path)
 
     def hint(self) -> str:
-        """As `LocalFolder.hint`."""
+        """As `Folder.hint`."""
         if not self.unreachable:
             return ""
         return (
@@ -81,6 +63,3 @@ class HubFolder:
             f" Where there is a network, run `hf download {self.repo} --local-dir FOLDER`, copy the folder here and"
             " pass its path."
         )
-
-
-Folder = LocalFolder | HubFolder

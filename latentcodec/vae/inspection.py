@@ -1,14 +1,18 @@
-"""What a VAE is, for people and for programs: geometry, cost, scaling, identity, and who can load it."""
+"""What a VAE is, for people and for programs: geometry, cost, scaling, identity, and who can load it. No torch."""
 
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from diffusers import AutoencoderKL
-
+from latentcodec.vae.blueprint import full_config, require_fit, tensor_shapes
 from latentcodec.vae.cost import vae_cost
 from latentcodec.vae.ecosystems import ecosystems
 from latentcodec.vae.families import guess_family
 from latentcodec.vae.fingerprint import weights_fingerprint
 from latentcodec.vae.presets import PRESETS
+from latentcodec.vae.sources import named, read_source
+from latentcodec.vae.stored import PICKLE_SUFFIXES, StoredTensor, WeightsFile, read_stored, require_finite
 
 COST_SIDE = 512
 """Side in pixels of the square image whose multiply-accumulates are counted."""
@@ -20,29 +24,48 @@ _GEOMETRY = (
 _SCALING = ("scaling_factor", "shift_factor", "latents_mean", "latents_std", "force_upcast", "sample_size")
 
 
-def describe_vae(vae: AutoencoderKL) -> dict[str, Any]:
-    """A description with JSON types: `geometry`, `parameters`, `gmac` of one 512 x 512 image, `scaling`, ...
+def inspect_source(source: str | Path, **options: Any) -> dict[str, Any]:
+    """A description with JSON types of the VAE in a folder, file or repository, without building the network.
 
-    `preset` is the preset of the same geometry, or None; `family` is a guess from channels, scale and shift.
-    `loads_in` has an entry for each program: None where it loads the VAE, else why it does not.
+    Keys: `source`, `preset` (the one of the same geometry, or None), `family` (a guess from channels, scale and
+    shift), `geometry`, `parameters`, `gmac` of one 512 x 512 image, `scaling`, `stored` (type -> number of tensors),
+    `fingerprint`, and `loads_in`: for each program None where it loads the VAE, else why it does not.
+
+    Args:
+        source: as in `load_vae`.
+        **options: variant, revision, scaling_factor, shift_factor and norm_num_groups of `load_vae`.
+
+    Raises:
+        VAELoadError: whatever would keep `load_vae` from loading it.
     """
-    config = vae.config
-    cost = vae_cost(vae, COST_SIDE, COST_SIDE)
+    found = read_source(source, _read, **options)
+    with named(found.label):
+        config = full_config(found.config)
+        require_fit(found.state, tensor_shapes(config))
+        require_finite(found.state)
+        fingerprint = found.fingerprint or weights_fingerprint(found.state)
+    stored = Counter(value.dtype for value in found.state.values())
+    return {"source": found.label} | describe(config, fingerprint) | {"stored": dict(stored)}
+
+
+def describe(config: Mapping[str, Any], fingerprint: str) -> dict[str, Any]:
+    """What `inspect_source` tells of a full config and the fingerprint of weights that fit it."""
+    cost = vae_cost(config, COST_SIDE, COST_SIDE)
     geometry = {name: _plain(config[name]) for name in _GEOMETRY}
     return {
         "preset": _same_geometry(geometry),
         "family": guess_family(config),
-        "geometry": {"downsampling": 2 ** (len(config.block_out_channels) - 1)} | geometry,
+        "geometry": {"downsampling": 2 ** (len(config["block_out_channels"]) - 1)} | geometry,
         "parameters": {"encoder": cost.encoder_parameters, "decoder": cost.parameters - cost.encoder_parameters},
         "gmac": {"image": [COST_SIDE, COST_SIDE], "encode": cost.encode_gmac, "decode": cost.decode_gmac},
         "scaling": {name: _plain(config[name]) for name in _SCALING},
-        "fingerprint": weights_fingerprint(vae),
+        "fingerprint": fingerprint,
         "loads_in": ecosystems(config),
     }
 
 
-def format_description(description: dict[str, Any]) -> str:
-    """`describe_vae`'s result as lines of text."""
+def format_description(description: Mapping[str, Any]) -> str:
+    """`inspect_source`'s result as lines of text."""
     geometry, parameters, gmac = description["geometry"], description["parameters"], description["gmac"]
     scaling = description["scaling"]
     widths = " ".join(str(width) for width in geometry["block_out_channels"])
@@ -71,11 +94,21 @@ def format_description(description: dict[str, Any]) -> str:
             f"{description['family']}  (a guess from channels and scaling)" if description["family"] else "unknown",
         ),
         ("tile side", str(scaling["sample_size"])),
+        ("stored as", ", ".join(f"{count} tensors {dtype}" for dtype, count in description["stored"].items())),
         ("fingerprint", description["fingerprint"]),
     ]
     for program, reason in description["loads_in"].items():
         rows.append((program, "loads it" if reason is None else f"cannot load it: {reason}"))
     return "\n".join(f"{name:<15} {value}" for name, value in rows)
+
+
+def _read(path: Path) -> WeightsFile[StoredTensor]:
+    """`read_stored`, and pickles by way of torch, which alone can open them."""
+    if path.suffix not in PICKLE_SUFFIXES:
+        return read_stored(path)
+    from latentcodec.vae.weights import as_stored, read_weights
+
+    return WeightsFile({name: as_stored(value) for name, value in read_weights(path).state.items()}, {})
 
 
 def _plain(value: Any) -> Any:

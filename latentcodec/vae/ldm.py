@@ -9,15 +9,14 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import safetensors.torch
-import torch
-from diffusers import AutoencoderKL
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from latentcodec.vae.fingerprint import weights_fingerprint
-from latentcodec.vae.weights import VAELoadError, cast_state, count_indexed, plain_state, some, written_aside
+from latentcodec.vae.stored import Shaped, T, VAELoadError, count_indexed, some
+
+if TYPE_CHECKING:
+    import diffusers
+    import torch
 
 PREFIXES = ("", "first_stage_model.", "vae.")  # a VAE on its own; in checkpoints of SD; in all-in-one files
 
@@ -28,8 +27,10 @@ _OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": 
 _PROJECTION = re.compile(r"\.attentions\.\d+\.(to_q|to_k|to_v|to_out\.0)\.weight$")
 
 
-def diffusers_to_ldm(state: Mapping[str, Tensor], prefix: str = "") -> dict[str, Tensor]:
+def diffusers_to_ldm(state: Mapping[str, T], prefix: str = "") -> dict[str, T]:
     """The tensors under their names and in their shapes in an LDM file, each behind `prefix`; values are untouched.
+
+    Tensors are torch's, or `StoredTensor`s of a file that is only looked at.
 
     Raises:
         VAELoadError: a name that is none of AutoencoderKL's.
@@ -38,12 +39,12 @@ def diffusers_to_ldm(state: Mapping[str, Tensor], prefix: str = "") -> dict[str,
     names = _names(state, r"encoder\.down_blocks\.(\d+)\.", r"decoder\.up_blocks\.\d+\.resnets\.(\d+)\.")
     _refuse_unknown(state, names)
     return {
-        prefix + names[key]: value[:, :, None, None] if _PROJECTION.search(key) else value
+        prefix + names[key]: value.reshape(*value.shape, 1, 1) if _PROJECTION.search(key) else value
         for key, value in state.items()
     }
 
 
-def ldm_to_diffusers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def ldm_to_diffusers(state: Mapping[str, T]) -> dict[str, T]:
     """The tensors of an LDM file, prefix taken off, under their diffusers names and shapes; values are untouched.
 
     Raises:
@@ -55,7 +56,7 @@ def ldm_to_diffusers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return _todays_names({names[key]: value for key, value in state.items()})
 
 
-def to_diffusers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def to_diffusers(state: Mapping[str, T]) -> dict[str, T]:
     """The VAE in a checkpoint, in today's diffusers names, from either naming and behind any of `PREFIXES`.
 
     Tensors of other models beside a prefixed VAE are left out, and so is `loss.` (the discriminator and LPIPS network
@@ -77,7 +78,9 @@ def to_diffusers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return ldm_to_diffusers(inside) if ldm else _todays_names(inside)
 
 
-def save_ldm(vae: AutoencoderKL, path: str | Path, prefix: str = "", dtype: torch.dtype | None = None) -> None:
+def save_ldm(
+    vae: "diffusers.AutoencoderKL", path: str | Path, prefix: str = "", dtype: "torch.dtype | None" = None
+) -> None:
     """Write one .safetensors file in LDM's names, whole or not at all.
 
     `ecosystems(vae.config)` says who can load it. Its header holds, beside safetensors' `format`, the whole config
@@ -99,6 +102,10 @@ def save_ldm(vae: AutoencoderKL, path: str | Path, prefix: str = "", dtype: torc
         raise ValueError(f"path: expected a file that ends in .safetensors, found {path}")
     if prefix not in PREFIXES:
         raise ValueError(f"prefix: expected one of {PREFIXES}, found {prefix!r}")
+    import safetensors.torch
+
+    from latentcodec.vae.weights import cast_state, plain_state, written_aside
+
     state = cast_state(plain_state(vae), vae.dtype if dtype is None else dtype)
     metadata = _metadata(vae.config, weights_fingerprint(state))
     with written_aside(path) as aside:
@@ -120,7 +127,7 @@ def _metadata(config: Mapping[str, Any], fingerprint: str) -> dict[str, str]:
     return fields | {"format": "pt", "latentcodec": "1", "fingerprint": fingerprint}
 
 
-def _names(state: Mapping[str, Tensor], level: str, layer: str) -> dict[str, str]:
+def _names(state: Mapping[str, Shaped], level: str, layer: str) -> dict[str, str]:
     """Every name a network of this depth can have, diffusers -> LDM. The patterns capture a level's and a layer's
     number in the keys of `state`."""
     levels, layers = count_indexed(state, level), count_indexed(state, layer)
@@ -146,7 +153,7 @@ def _names(state: Mapping[str, Tensor], level: str, layer: str) -> dict[str, str
     return {f"{ours}.{kind}": f"{theirs}.{kind}" for ours, theirs in modules.items() for kind in ("weight", "bias")}
 
 
-def _todays_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _todays_names(state: Mapping[str, T]) -> dict[str, T]:
     """Diffusers tensors with attention projections under today's names and as matrices: [C, C], not [C, C, 1, 1]."""
     old = re.compile(rf"(\.attentions\.\d+)\.({'|'.join(_OLD_ATTENTION)})\.(weight|bias)$")
     renamed = {
@@ -154,12 +161,12 @@ def _todays_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         for key, value in state.items()
     }
     return {
-        key: value.flatten(1) if _PROJECTION.search(key) and value.shape[2:].numel() == 1 else value
+        key: value.reshape(*value.shape[:2]) if _PROJECTION.search(key) and value.shape[2:] == (1, 1) else value
         for key, value in renamed.items()
     }
 
 
-def _refuse_unknown(state: Mapping[str, Tensor], names: Mapping[str, str]) -> None:
+def _refuse_unknown(state: Mapping[str, Shaped], names: Mapping[str, str]) -> None:
     if unknown := sorted(key for key in state if key not in names):
         raise VAELoadError(
             f"unexpected tensors, which no AutoencoderKL has: {some(unknown)}; take them out of the file"

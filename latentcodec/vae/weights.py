@@ -3,10 +3,8 @@
 import math
 import os
 import pickle
-import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import safetensors
@@ -15,30 +13,21 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
-PICKLE_SUFFIXES = (".ckpt", ".bin", ".pt", ".pth")
-WEIGHT_SUFFIXES = (".safetensors", *PICKLE_SUFFIXES)
-_GIT_LFS = b"version https://git-lfs"
+from latentcodec.vae.stored import (
+    NOT_FINITE,
+    WEIGHT_SUFFIXES,
+    NonFiniteWeightsError,
+    StoredTensor,
+    VAELoadError,
+    WeightsFile,
+    refuse_git_lfs,
+    some,
+)
+
+_STORED_TYPES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 
 
-class VAELoadError(ValueError):
-    """A VAE could not be loaded. The message names the file or the tensors, what was expected, and what to do."""
-
-
-class NonFiniteWeightsError(ValueError):
-    """Weights that hold NaN or infinity, or would in the type that was asked for. The message names the tensors."""
-
-
-@dataclass(frozen=True)
-class WeightsFile:
-    """What a file of weights holds."""
-
-    state: dict[str, Tensor]
-    """Tensors by the names in the file. Those of a safetensors file may still be a view of the file."""
-    metadata: dict[str, str]
-    """The safetensors header's own words; empty for a pickle."""
-
-
-def read_weights(path: Path) -> WeightsFile:
+def read_weights(path: Path) -> WeightsFile[Tensor]:
     """Read a .safetensors file, or a .ckpt, .bin, .pt or .pth file that holds nothing but tensors.
 
     A pickle is opened with `weights_only=True`: it can hold tensors, numbers and text, and run no code. If the
@@ -49,13 +38,11 @@ def read_weights(path: Path) -> WeightsFile:
     """
     if path.suffix not in WEIGHT_SUFFIXES:
         raise VAELoadError(f"{path}: expected a file named {', '.join(WEIGHT_SUFFIXES)}, found {path.suffix or 'none'}")
-    with path.open("rb") as file:
-        if file.read(len(_GIT_LFS)) == _GIT_LFS:
-            raise VAELoadError(f"{path} is a git-lfs pointer, not the weights; fetch them with `git lfs pull`")
+    refuse_git_lfs(path)
     return _read_safetensors(path) if path.suffix == ".safetensors" else WeightsFile(_read_pickle(path), {})
 
 
-def _read_safetensors(path: Path) -> WeightsFile:
+def _read_safetensors(path: Path) -> WeightsFile[Tensor]:
     try:
         with safetensors.safe_open(path, framework="pt", device="cpu") as file:
             return WeightsFile({key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {}))  # noqa: SIM118
@@ -79,6 +66,15 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
     return {str(key): value for key, value in state.items() if isinstance(value, Tensor)}
 
 
+def as_stored(value: Tensor) -> StoredTensor:
+    """The tensor as a safetensors file would hold it."""
+    value = value.detach().cpu().contiguous()
+    if value.dtype not in _STORED_TYPES:
+        value = value.float()
+    data = value.reshape(-1).view(torch.uint8).numpy()
+    return StoredTensor(tuple(value.shape), _STORED_TYPES[value.dtype], data)
+
+
 def plain_state(vae: AutoencoderKL) -> dict[str, Tensor]:
     """The tensors of a VAE on the CPU by their diffusers names, also if its encoder or decoder is compiled.
 
@@ -98,27 +94,14 @@ def cast_state(state: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Ten
     broken = [key for key, value in cast.items() if not _all_finite(value)]
     if broken:
         overflow = [key for key in broken if _all_finite(state[key])]
-        what = f"values out of the range of {dtype}" if overflow else "NaN or infinite values"
-        remedy = "use float32 or bfloat16" if overflow else "the weights are damaged; get or train them again"
-        raise NonFiniteWeightsError(f"{some(overflow or broken)}: {what}; {remedy}")
+        what = f"values out of the range of {dtype}; use float32 or bfloat16" if overflow else NOT_FINITE
+        raise NonFiniteWeightsError(f"{some(overflow or broken)}: {what}")
     return cast
 
 
 def _all_finite(values: Tensor) -> bool:
     low, high = values.aminmax()  # NaN if any value is; one pass and no temporary, unlike isfinite over the tensor
     return math.isfinite(low.item()) and math.isfinite(high.item())
-
-
-def count_indexed(keys: Iterable[str], pattern: str) -> int:
-    """How many numbered parts the keys tell of: one more than the largest number that `pattern` captures, else 0."""
-    found = (re.match(pattern, key) for key in keys)
-    return max((int(match[1]) + 1 for match in found if match), default=0)
-
-
-def some(names: list[str], most: int = 5) -> str:
-    """The first few of many names for a message: "a, b and 7 more"."""
-    shown = ", ".join(names[:most])
-    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
 @contextmanager
