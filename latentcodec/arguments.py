@@ -12,6 +12,7 @@ from jsonargparse import ArgumentParser
 _UNKNOWN_KEY = re.compile(
     r"unrecognized arguments?: --(?P<flag>[\w.\-]+)|does not accept option '(?P<option>[\w.\-]+)'"
 )
+_FLAG = re.compile(r"--[a-z][\w.]*(-[\w.]+)+")
 _GROUP = re.compile(r"Group '(?P<group>[\w.]+)'")
 
 
@@ -19,6 +20,12 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     """The entry of `known` most like `word`, or None when nothing is close."""
     matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return matches[0] if matches else None
+
+
+def _underscored(argument: str) -> str:
+    """`--some-flag=a-value` as `--some_flag=a-value`; what is no such flag, as it is."""
+    flag, equals, value = argument.partition("=")
+    return f"--{flag[2:].replace('-', '_')}{equals}{value}" if _FLAG.fullmatch(flag) else argument
 
 
 class Parser(ArgumentParser):
@@ -53,6 +60,14 @@ class Parser(ArgumentParser):
             raise ex
         print(f"{self.prog}: error: {self.explain(message)}", file=sys.stderr)
         sys.exit(2)
+
+    def parse_args(  # type: ignore[override]  # whose own type is wider in one base class and narrower in the other
+        self, args: Iterable[str] | None = None, namespace: Any = None, **options: Any
+    ) -> Any:
+        """As in jsonargparse, but a flag's words may be joined by dashes too: `--scaling-factor` is `--scaling_factor`."""
+        given = sys.argv[1:] if args is None else list(args)
+        end = given.index("--") if "--" in given else len(given)  # what comes after it is no flag
+        return super().parse_args([*map(_underscored, given[:end]), *given[end:]], namespace, **options)
 
     def parse(self, arguments: list[str] | None = None) -> Any:
         """Parsed arguments with dataclasses instantiated, so that their `__post_init__` checks have run."""

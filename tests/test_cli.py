@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 import latentcodec
 from latentcodec import cli
@@ -157,6 +158,35 @@ def test_convert_takes_dtype_and_scaling(folder: Path, tmp_path: Path) -> None:
     assert (half.config.scaling_factor, half.config.shift_factor) == (0.5, 0.25)
     rounded = latentcodec.load_vae(folder, dtype=torch.bfloat16)
     assert latentcodec.weights_fingerprint(half) == latentcodec.weights_fingerprint(rounded)
+
+
+def test_flags_take_dashes_and_underscores(folder: Path, tmp_path: Path) -> None:
+    for number, flag in enumerate(["--scaling-factor", "--scaling_factor"]):
+        out = tmp_path / str(number)
+        assert cli.main(["convert", str(folder), str(out), flag, "0.5", f"{flag.replace('scaling', 'shift')}=-2"]) == 0
+        config = latentcodec.load_vae(out).config
+        assert (config.scaling_factor, config.shift_factor) == (0.5, -2.0)
+    odd = tmp_path / "--odd-name"  # neither a value nor what follows `--` is a flag
+    assert cli.main(["convert", "--dtype=float32", "--", str(folder), str(odd)]) == 0
+    assert odd.is_dir()
+
+
+def test_inspect_measures_ranges_on_request(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "small"
+    latentcodec.save_vae(latentcodec.build_vae("tiny-f8d4", block_out_channels=(8, 8, 8, 8), norm_num_groups=4), folder)
+    assert cli.main(["inspect", str(folder), "--ranges"]) == 0
+    lines = {line[:15].strip(): line[16:] for line in capsys.readouterr().out.splitlines()}
+    assert "(float32)" in lines["encoder peak"]
+    assert lines["float16"].startswith("within its range of 65504; pixels ")
+    (tmp_path / "photos").mkdir()
+    for number in range(2):
+        Image.new("RGB", (300 + number, 260), (number, 200, 90)).save(tmp_path / "photos" / f"{number}.png")
+    assert cli.main(["inspect", str(folder), "--images", str(tmp_path / "photos"), "--json"]) == 0
+    ranges = json.loads(capsys.readouterr().out)["ranges"]
+    assert ranges["images"] == 2
+    assert ranges["bfloat16"]["rms_levels"] > ranges["float16"]["rms_levels"] > 0
+    assert cli.main(["inspect", str(folder), "--images", str(tmp_path / "absent")]) == 1
+    assert "absent" in capsys.readouterr().err
 
 
 def test_convert_never_replaces(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,6 +15,7 @@ geometry     an AutoencoderKL config from the shapes of its tensors
 ldm          names and shapes of LDM/CompVis single files <-> diffusers, both ways
 fingerprint  sha256 of the weights, the same for every file format
 inspection   all of that about one VAE, as text or JSON
+ranges       the largest activations, and what float16 and bfloat16 make of the picture
 calibration  measured scaling_factor, shift_factor, latents_mean and latents_std
 
 Nothing is imported here, so that `latentcodec.vae.presets` costs no torch.

@@ -96,10 +96,27 @@ def format_description(description: Mapping[str, Any]) -> str:
         ("tile side", str(scaling["sample_size"])),
         ("stored as", ", ".join(f"{count} tensors {dtype}" for dtype, count in description["stored"].items())),
         ("fingerprint", description["fingerprint"]),
+        *_range_rows(description.get("ranges")),
     ]
     for program, reason in description["loads_in"].items():
         rows.append((program, "loads it" if reason is None else f"cannot load it: {reason}"))
     return "\n".join(f"{name:<15} {value}" for name, value in rows)
+
+
+def _range_rows(ranges: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    """Lines about `ActivationRanges.to_json`."""
+    if ranges is None:
+        return []
+    rows = [
+        (f"{side} peak", f"{ranges[side]['value']:.4g} in {ranges[side]['module']}  (float32)")
+        for side in ("encoder", "decoder")
+    ]
+    for name in ("float16", "bfloat16"):
+        limit, levels = ranges[name]["limit"], ranges[name]["rms_levels"]
+        range_of = f"{'within' if ranges[name]['fits'] else 'OUT OF'} its range of {limit:.6g}"
+        picture = "no picture" if levels is None else f"pixels {levels:.3f} levels of 255 from float32's (rms)"
+        rows.append((name, f"{range_of}; {picture}"))
+    return rows
 
 
 def _read(path: Path) -> WeightsFile[StoredTensor]:
