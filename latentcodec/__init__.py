@@ -13,6 +13,7 @@ _PUBLIC = {
     "build_vae": "latentcodec.vae.presets",
     "load_vae": "latentcodec.vae.loading",
     "save_vae": "latentcodec.vae.loading",
+    "swap_vae": "latentcodec.pipelines",
     "weights_fingerprint": "latentcodec.vae.fingerprint",
 }
 
