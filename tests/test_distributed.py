@@ -111,7 +111,7 @@ def assert_same_run(run: dict[str, Tensor], reference: dict[str, Tensor]) -> Non
     for name in names:
         # "gradient 2 vae.encoder..." belongs to "gradient 2 vae", "after ema.decoder..." to "after ema"
         groups.setdefault(name.split(".")[0], []).append(name)
-        # A bias that started at 0 has only been moved by Adam's first steps: lr is the least scale.
+        # A bias that started at 0 has only been moved by Adam's first steps of 1e-4.
         scale = reference[name].norm() + 1e-4
         assert (run[name] - reference[name]).norm() <= 1e-4 * scale, name
     assert {

@@ -66,6 +66,8 @@ class DataConfig:
     """Mirror half of the crops."""
     max_pixels: int = 89_478_485
     """Images with more pixels are skipped and listed (a decompression bomb costs no memory)."""
+    cache: int = 0
+    """Decoded images that each worker keeps in memory: for small data sets, which it then decodes once."""
     workers: int = 2
     """Decoding processes for each training process. Does not change the order of the data."""
 
@@ -279,7 +281,7 @@ class TrainConfig:
 # Settings that may differ when a run is resumed, because no weight depends on them.
 MAY_CHANGE_ON_RESUME = (
     "out", "log_every", "checkpoint_every", "keep_checkpoints", "max_minutes", "tracker", "threads", "accumulate",
-    "data.workers", "validation", "loss.lpips_backbone", "gradient_checkpointing",
+    "data.workers", "data.cache", "validation", "loss.lpips_backbone", "gradient_checkpointing",
 )  # fmt: skip
 
 

@@ -99,10 +99,17 @@ class _SampleMaker:
         self.config = config.data
         self.seed = config.seed
         self.noise_shape = (latent_channels, config.data.crop // 8, config.data.crop // 8)
+        self._cache: dict[str, UInt8[np.ndarray, "h w 3"]] = {}
 
     def decode(self, item: ImageItem) -> UInt8[np.ndarray, "h w 3"]:
+        """The item's pixels, from the cache where it holds them."""
+        if item.id in self._cache:
+            return self._cache[item.id]
         # A JPEG may be decoded at 1/2, 1/4 or 1/8 when it is going to be reduced to `short_side` anyway.
-        return item.decode(max_pixels=self.config.max_pixels, draft_size=self.config.short_side)
+        image = item.decode(max_pixels=self.config.max_pixels, draft_size=self.config.short_side)
+        if len(self._cache) < self.config.cache:
+            self._cache[item.id] = image
+        return image
 
     def make(self, place: int, image: UInt8[np.ndarray, "h w 3"], id: str, broken: list[tuple[str, str]]) -> Sample:
         noise = generator(self.seed, _NOISE, place).standard_normal(self.noise_shape, dtype=np.float32)

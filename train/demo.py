@@ -13,10 +13,16 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
+import matplotlib
 import numpy as np
+import skimage
+from PIL import Image
 
 from eval.perceptual import find_backbone
 from latentcodec.arguments import Parser
+from latentcodec.images.decode import decode_image
+from latentcodec.images.geometry import resize_short_side
+from latentcodec.images.sources import ImageSource, open_source
 from train.config import TrainConfig, load_preset
 from train.export import export_run
 from train.loop import train
@@ -33,33 +39,54 @@ TRAINING_PHOTOS = (
     "gravel",
     "ihc",
 )
+MATPLOTLIB_PHOTO = ("sample_data", "grace_hopper.jpg")
 HELD_OUT_PHOTOS = ("astronaut", "chelsea", "coffee", "rocket")
+PROCEDURAL_IMAGES = 150
+SIDE = 256
 
 
-def write_photos(folder: Path) -> tuple[Path, Path]:
-    """Copy the packaged photographs to `folder/train` and `folder/held-out`; returns both folders."""
-    import matplotlib
-    import skimage
+def write_photos(folder: Path) -> dict[str, Path]:
+    """Packaged photographs, at most SIDE pixels at their short side, and procedural images, as PNG files.
 
+    Returns the folders `train`, `procedural` and `held-out`.
+    """
     packaged = Path(skimage.__file__).parent / "data"
-    training, held_out = folder / "train", folder / "held-out"
-    for target, names in ((training, TRAINING_PHOTOS), (held_out, HELD_OUT_PHOTOS)):
-        target.mkdir(parents=True, exist_ok=True)
-        for name in names:
-            (path,) = packaged.glob(f"{name}.*")
-            shutil.copy(path, target / path.name)
-    shutil.copy(Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg", training)
-    return training, held_out
+    files = {
+        "train": [
+            *(_only(packaged, name) for name in TRAINING_PHOTOS),
+            Path(matplotlib.get_data_path(), *MATPLOTLIB_PHOTO),
+        ],
+        "held-out": [_only(packaged, name) for name in HELD_OUT_PHOTOS],
+    }
+    folders = {name: folder / name for name in (*files, "procedural")}
+    for target in folders.values():
+        target.mkdir(parents=True)
+    for name, paths in files.items():
+        for path in paths:
+            image = decode_image(path)
+            if min(image.shape[:2]) > SIDE:
+                image = resize_short_side(image, SIDE)
+            Image.fromarray(image).save(folders[name] / f"{path.stem}.png")
+    procedural = open_source("procedural:0", size=SIDE)
+    assert isinstance(procedural, ImageSource)
+    for index in range(PROCEDURAL_IMAGES):
+        Image.fromarray(procedural[index].decode()).save(folders["procedural"] / f"{index:04d}.png")
+    return folders
 
 
-def demo_config(out: Path, training: Path, held_out: Path, *overrides: str) -> TrainConfig:
+def _only(folder: Path, stem: str) -> Path:
+    (path,) = folder.glob(f"{stem}.*")
+    return path
+
+
+def demo_config(out: Path, folders: dict[str, Path], *overrides: str) -> TrainConfig:
     """The `demo` preset on these photographs; LPIPS as perceptual term where its backbone is at hand, else MS-SSIM."""
     weights = {"l1": 1.0, "kl": 1e-6} | ({"lpips": 0.2} if find_backbone("vgg") else {"ms_ssim": 0.2})
     metrics = ["psnr", "ssim"] + (["lpips_vgg"] if find_backbone("vgg") else [])
     return load_preset(
         "demo", "--out", str(out / "run"),
-        "--data.source", json.dumps({str(training): 0.6, "procedural": 0.4}),
-        "--validation.source", str(held_out), "--validation.metrics", json.dumps(metrics),
+        "--data.source", json.dumps({str(folders["train"]): 0.5, str(folders["procedural"]): 0.5}),
+        "--validation.source", str(folders["held-out"]), "--validation.metrics", json.dumps(metrics),
         "--loss.weights", json.dumps(weights), *overrides,
     )  # fmt: skip
 
@@ -78,8 +105,8 @@ def run_demo(out: Path, *overrides: str) -> dict[str, object]:
     """Do it all under `out`; returns what summary.json holds."""
     began = time.perf_counter()
     shutil.rmtree(out, ignore_errors=True)
-    training, held_out = write_photos(out / "photos")
-    config = demo_config(out, training, held_out, *overrides)
+    folders = write_photos(out / "images")
+    config = demo_config(out, folders, *overrides)
     perceptual = "lpips" if "lpips" in config.loss.weights else "ms_ssim"
     print(
         f"training {config.model.preset} for {config.steps} steps of {config.batch_size} crops of {config.data.crop} pixels"
@@ -90,7 +117,7 @@ def run_demo(out: Path, *overrides: str) -> dict[str, object]:
     trained = time.perf_counter() - began
     export = export_run(Path(config.out), out / "export", calibration=32)
     shutil.copy(export / "reconstructions.png", out / "reconstructions.png")
-    elsewhere = use_elsewhere(export, held_out, out)
+    elsewhere = use_elsewhere(export, folders["held-out"], out)
 
     measured = read_metrics(Path(config.out), "validation")
     names = config.validation.metrics

@@ -66,11 +66,11 @@ def _block_types(levels: int) -> dict[str, tuple[str, ...]]:
 # fmt: off
 _ROWS = (
     #      name           widths                 latents  groups  quant convs  tile
-    Preset("demo-f8d16",  ( 24,  48,  96,  96),  16,       6,     False,        512),
+    Preset("demo-f8d16",  ( 16,  64, 128, 128),  16,       4,     False,        512),
     Preset("tiny-f8d4",   ( 32,  64, 128, 128),   4,       8,     True,         512),
     Preset("tiny-f8d16",  ( 32,  64, 128, 128),  16,       8,     False,        512),
-    Preset("small-f8d4",  ( 64, 128, 256, 256),   4,      32,     True,         512),
-    Preset("small-f8d16", ( 64, 128, 256, 256),  16,      32,     False,        512),
+    Preset("small-f8d4",  ( 64, 128, 256, 256),   4,      16,     True,         512),
+    Preset("small-f8d16", ( 64, 128, 256, 256),  16,      16,     False,        512),
     Preset("sd-f8d4",     (128, 256, 512, 512),   4,      32,     True,         512),
     Preset("flux-f8d16",  (128, 256, 512, 512),  16,      32,     False,       1024),
 )
