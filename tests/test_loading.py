@@ -5,22 +5,18 @@ import os
 import pickle
 import shutil
 import stat
-from collections.abc import Callable, Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
-import huggingface_hub
 import huggingface_hub.constants
 import pytest
 import safetensors.torch
 import torch
 from diffusers import AutoencoderKL
+from hub_server import HubServer
 from torch import Tensor
 
-import latentcodec.vae.hub
 from latentcodec.vae import loading, sources
 from latentcodec.vae.ldm import diffusers_to_ldm, save_ldm
 from latentcodec.vae.loading import VAELoadError, load_vae, save_vae
@@ -300,9 +296,7 @@ def test_configs_of_other_models(vae: AutoencoderKL, folder: Path) -> None:
     edit_config(folder, lambda config: config.pop("_class_name"))
     assert_same(load_vae(folder), vae)  # written by hand
     edit_config(folder, lambda config: config.update(down_block_types=["NoSuchBlock"] * 3))
-    with pytest.raises(
-        VAELoadError, match=r"no AutoencoderKL: down_block_types knows .*, found NoSuchBlock"
-    ):
+    with pytest.raises(VAELoadError, match=r"no AutoencoderKL: down_block_types knows .*, found NoSuchBlock"):
         load_vae(folder)
     (folder / "config.json").write_text("{")
     with pytest.raises(VAELoadError, match=r"config\.json is not JSON"):
@@ -324,74 +318,30 @@ def test_shipped_names(vae: AutoencoderKL, tmp_path: Path, monkeypatch: pytest.M
 # --- the hub ---------------------------------------------------------------------------------------------------------
 
 
-class _Hub(SimpleHTTPRequestHandler):
-    """As much of the hub as a download needs: /owner/name/resolve/REVISION/FILE out of `directory`/owner/name."""
-
-    def translate_path(self, path: str) -> str:
-        owner, name, *rest = path.strip("/").split("/")
-        return str(Path(self.directory, owner, name, *rest[2:]))
-
-    def send_head(self) -> Any:
-        path = Path(self.translate_path(self.path))
-        if path.is_file():
-            return super().send_head()
-        owner, name, *_ = self.path.strip("/").split("/")
-        error = "EntryNotFound" if Path(self.directory, owner, name).is_dir() else "RepoNotFound"
-        self.send_response(404)
-        self.send_header("X-Error-Code", error)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-        return None
-
-    def end_headers(self) -> None:
-        self.send_header("X-Repo-Commit", "0" * 40)
-        self.send_header("ETag", f'"{hash(self.path) & 0xFFFFFFFF:064x}"')
-        super().end_headers()
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder that a server on this machine serves as the hub; the cache is empty."""
-    (tmp_path / "hub").mkdir()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Hub, directory=str(tmp_path / "hub")))
-    here = {"endpoint": f"http://127.0.0.1:{server.server_port}", "cache_dir": tmp_path / "cache"}
-    monkeypatch.setattr(latentcodec.vae.hub, "hf_hub_download", partial(huggingface_hub.hf_hub_download, **here))
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    yield tmp_path / "hub"
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
 def test_hub_names_download_once_and_then_work_offline(
-    hub: Path, vae: AutoencoderKL, monkeypatch: pytest.MonkeyPatch
+    hub: HubServer, vae: AutoencoderKL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save_vae(vae, hub / "someone" / "a.pipeline" / "vae")
-    save_vae(vae, hub / "someone" / "a.pipeline" / "vae", variant="fp16")
+    save_vae(vae, hub.root / "someone" / "a.pipeline" / "vae")
+    save_vae(vae, hub.root / "someone" / "a.pipeline" / "vae", variant="fp16")
     assert_same(load_vae("someone/a.pipeline"), vae)
-    cached = {path.name for path in (hub.parent / "cache").rglob("*.safetensors")}
+    cached = {path.name for path in (hub.root.parent / "cache").rglob("*.safetensors")}
     assert cached == {SAFETENSORS}  # only what was asked for
-    shutil.rmtree(hub / "someone")
+    shutil.rmtree(hub.root / "someone")
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     assert_same(load_vae("someone/a.pipeline"), vae)
     with pytest.raises(VAELoadError, match=r"no weights.*\.fp16\..*leave out variant"):
         load_vae("someone/a.pipeline", variant="fp16")
 
 
-def test_hub_names_that_do_not_exist(hub: Path) -> None:
+def test_hub_names_that_do_not_exist(hub: HubServer) -> None:
     with pytest.raises(VAELoadError, match="does not exist or is private, and there is no local folder of that name"):
         load_vae("nobody/nothing")
-    (hub / "someone" / "empty").mkdir(parents=True)
+    (hub.root / "someone" / "empty").mkdir(parents=True)
     with pytest.raises(VAELoadError, match=r"someone/empty on the Hugging Face hub: no AutoencoderKL, looked for"):
         load_vae("someone/empty")
 
 
-def test_offline_the_remedy_is_named(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_the_remedy_is_named(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(VAELoadError, match=r"could not be reached.*`hf download nobody/nothing --local-dir FOLDER`"):
         load_vae("nobody/nothing")

@@ -16,6 +16,8 @@ ldm          names and shapes of LDM/CompVis single files <-> diffusers, both wa
 fingerprint  sha256 of the weights, the same for every file format
 inspection   all of that about one VAE, as text or JSON
 ranges       the largest activations, and what float16 and bfloat16 make of the picture
+card         the model card: README.md of a repository on the hub
+publish      push_vae: a folder with its card to the hub, in one commit
 calibration  measured scaling_factor, shift_factor, latents_mean and latents_std
 
 Nothing is imported here, so that `latentcodec.vae.presets` costs no torch.
