@@ -101,7 +101,7 @@ def launches(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, di
 
 
 def assert_same_run(run: dict[str, Tensor], reference: dict[str, Tensor]) -> None:
-    """Relative 1e-5 for the gradient of each side at each step and for the weights after; 1e-4 for every single tensor."""
+    """Relative 1e-5 for the gradient of each side at each step and for the weights after; 1e-3 for every single tensor."""
     assert run.keys() == reference.keys()
     # The gradient of a key's bias is 0 but for rounding (softmax does not see a shift of its logits),
     # and Adam turns rounding noise into steps of full length.
@@ -113,7 +113,7 @@ def assert_same_run(run: dict[str, Tensor], reference: dict[str, Tensor]) -> Non
         groups.setdefault(name.split(".")[0], []).append(name)
         # A bias that started at 0 has only been moved by Adam's first steps of 1e-4.
         scale = reference[name].norm() + 1e-4
-        assert (run[name] - reference[name]).norm() <= 1e-4 * scale, name
+        assert (run[name] - reference[name]).norm() <= 1e-3 * scale, name
     assert {
         "gradient 0 vae",
         "gradient 2 discriminator",

@@ -21,7 +21,8 @@ def test_every_preset_is_an_f8_network_with_nothing_left_to_defaults(name: str) 
     assert config["scaling_factor"] == 1.0  # that of random weights is unknown, and not Stable Diffusion's
     assert config["layers_per_block"] == 2
     assert config["mid_block_add_attention"]
-    assert [width // config["block_out_channels"][0] for width in config["block_out_channels"]] == [1, 2, 4, 4]
+    if not name.startswith("demo"):  # whose first level is narrower still, for two minutes on a CPU
+        assert [width // config["block_out_channels"][0] for width in config["block_out_channels"]] == [1, 2, 4, 4]
     assert config["use_quant_conv"] == config["use_post_quant_conv"] == (config["latent_channels"] == 4)
     assert name.endswith(f"f8d{config['latent_channels']}")
     vae = empty_vae(config)
