@@ -74,6 +74,7 @@ def convert_vae(
     source: str,
     destination: str,
     dtype: Literal["float32", "float16", "bfloat16"] = "float32",
+    prefix: Literal["", "first_stage_model.", "vae."] = "",
     variant: str | None = None,
     scaling_factor: float | None = None,
     shift_factor: float | None = None,
@@ -92,6 +93,7 @@ def convert_vae(
         source: A diffusers folder, a file of weights or a name on the Hugging Face hub.
         destination: The folder or .safetensors file to write. It must not exist yet.
         dtype: Type of the stored values.
+        prefix: What comes before the names in a single file: nothing, for a VAE on its own.
         variant: Read the weights of this variant of a folder, for example fp16.
         scaling_factor: Scaling factor of the latents, for a single file that does not say it.
         shift_factor: Shift factor of the latents, likewise.
@@ -102,6 +104,8 @@ def convert_vae(
         raise CommandError(f"{destination} exists already; delete it or name another destination")
     if path.suffix in {".ckpt", ".bin", ".pt", ".pth"}:
         raise CommandError(f"{destination}: pickles are read but not written; name a .safetensors file or a folder")
+    if prefix and path.suffix != ".safetensors":
+        raise CommandError(f"{destination}: a diffusers folder has no prefix, found {prefix!r}; leave it out")
 
     import torch
 
@@ -118,7 +122,7 @@ def convert_vae(
         norm_num_groups=norm_num_groups,
     )
     if path.suffix == ".safetensors":
-        save_ldm(network, path)
+        save_ldm(network, path, prefix)
     else:
         save_vae(network, path)
     print(f"wrote {destination}")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
 
 import latentcodec
 from latentcodec import cli
@@ -149,6 +150,16 @@ def test_convert_there_and_back_keeps_the_vae(folder: Path, tmp_path: Path, caps
     assert latentcodec.weights_fingerprint(after) == latentcodec.weights_fingerprint(before)
     assert after.config.scaling_factor == 0.13025
     assert after.config.norm_num_groups == before.config.norm_num_groups
+
+
+def test_convert_writes_a_prefix(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["convert", str(folder), str(tmp_path / "vae.safetensors"), "--prefix", "first_stage_model."]
+    assert cli.main(arguments) == 0
+    with safe_open(tmp_path / "vae.safetensors", "pt") as file:
+        assert all(name.startswith("first_stage_model.") for name in file.keys())  # noqa: SIM118
+    capsys.readouterr()
+    assert cli.main(["convert", str(folder), str(tmp_path / "vae"), "--prefix", "vae."]) == 1
+    assert "a diffusers folder has no prefix, found 'vae.'" in capsys.readouterr().err
 
 
 def test_convert_takes_dtype_and_scaling(folder: Path, tmp_path: Path) -> None:

@@ -61,6 +61,95 @@ def test_both_ways_agree_with_diffusers(levels: int, channels: int, quant_convs:
     assert_same(diffusers_to_ldm(to_diffusers(ldm), prefix), ldm)
 
 
+def ldm_shapes(
+    ch: int, ch_mult: tuple[int, ...], blocks: int, attn: tuple[int, ...], z: int
+) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the tensors of latent-diffusion's own AutoencoderKL, from the arguments that it takes.
+
+    Width of the first level, widths of all as multiples of it, residual blocks a level, levels with attention, latent
+    channels. Levels count from the image's side; the decoder has one block more a level and goes through them backwards.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def layer(name: str, *shape: int) -> None:
+        shapes.update({f"{name}.weight": shape, f"{name}.bias": shape[:1]})
+
+    def resnet(name: str, inputs: int, outputs: int) -> None:
+        layer(f"{name}.norm1", inputs)
+        layer(f"{name}.conv1", outputs, inputs, 3, 3)
+        layer(f"{name}.norm2", outputs)
+        layer(f"{name}.conv2", outputs, outputs, 3, 3)
+        if inputs != outputs:
+            layer(f"{name}.nin_shortcut", outputs, inputs, 1, 1)
+
+    def attention(name: str, width: int) -> None:
+        layer(f"{name}.norm", width)
+        for leaf in ("q", "k", "v", "proj_out"):
+            layer(f"{name}.{leaf}", width, width, 1, 1)
+
+    def level(name: str, inputs: int, outputs: int, count: int, attends: bool) -> None:
+        for i in range(count):
+            resnet(f"{name}.block.{i}", inputs if i == 0 else outputs, outputs)
+            if attends:
+                attention(f"{name}.attn.{i}", outputs)
+
+    widths, last = [ch * multiple for multiple in ch_mult], len(ch_mult) - 1
+    for side in ("encoder", "decoder"):
+        resnet(f"{side}.mid.block_1", widths[-1], widths[-1])
+        attention(f"{side}.mid.attn_1", widths[-1])
+        resnet(f"{side}.mid.block_2", widths[-1], widths[-1])
+    layer("encoder.conv_in", ch, 3, 3, 3)
+    for i, width in enumerate(widths):
+        level(f"encoder.down.{i}", widths[max(i - 1, 0)], width, blocks, i in attn)
+        level(f"decoder.up.{i}", widths[min(i + 1, last)], width, blocks + 1, i in attn)
+        if i < last:
+            layer(f"encoder.down.{i}.downsample.conv", width, width, 3, 3)
+        if i > 0:
+            layer(f"decoder.up.{i}.upsample.conv", width, width, 3, 3)
+    layer("encoder.norm_out", widths[-1])
+    layer("encoder.conv_out", 2 * z, widths[-1], 3, 3)
+    layer("decoder.conv_in", widths[-1], z, 3, 3)
+    layer("decoder.norm_out", ch)
+    layer("decoder.conv_out", 3, ch, 3, 3)
+    layer("quant_conv", 2 * z, 2 * z, 1, 1)
+    layer("post_quant_conv", z, z, 1, 1)
+    return shapes
+
+
+LDM_MODELS = {  # ch_mult, levels with attention, latent channels, as latent-diffusion published them; 8 for its 128
+    "kl-f4": ((1, 2, 4), (), 3),
+    "kl-f8": ((1, 2, 4, 4), (), 4),
+    "kl-f16": ((1, 1, 2, 2, 4), (4,), 16),
+    "kl-f32": ((1, 1, 2, 2, 4, 4), (4, 5), 64),
+}
+
+
+@pytest.mark.parametrize("name", LDM_MODELS)
+def test_the_file_is_the_one_that_latent_diffusion_writes(name: str, tmp_path: Path) -> None:
+    ch_mult, attn, z = LDM_MODELS[name]
+    shapes = ldm_shapes(8, ch_mult, 2, attn, z)
+    ldm = {key: torch.randn(shape) for key, shape in shapes.items()}
+    state = to_diffusers(ldm)
+    blocks = [("Attn" if i in attn else "", i) for i in range(len(ch_mult))]
+    vae = small_vae(
+        block_out_channels=tuple(8 * multiple for multiple in ch_mult),
+        down_block_types=tuple(f"{kind}DownEncoderBlock2D" for kind, _ in blocks),
+        up_block_types=tuple(f"{kind}UpDecoderBlock2D" for kind, _ in reversed(blocks)),
+        latent_channels=z,
+    )
+    vae.load_state_dict(state, strict=True)
+    save_ldm(vae, tmp_path / "vae.safetensors")
+    assert_same(safetensors.torch.load_file(tmp_path / "vae.safetensors"), ldm)
+    torch.save(
+        {"state_dict": ldm | {"loss.logvar": torch.zeros(())}}, tmp_path / "model.ckpt"
+    )  # with what training left
+    loaded = load_vae(tmp_path / "model.ckpt", scaling_factor=1.0, norm_num_groups=4)
+    assert_same(loaded.state_dict(), state)
+    assert list(loaded.config.up_block_types) == list(vae.config.up_block_types)
+    if not attn:  # which diffusers' converter leaves out
+        assert_same(convert_ldm_vae_checkpoint(dict(ldm), vae.config), state)
+
+
 def test_attention_in_the_levels_both_ways() -> None:
     state = small_vae(**ATTENTION_IN_LEVELS).state_dict()
     ldm = diffusers_to_ldm(state)
@@ -197,9 +286,13 @@ def test_the_header_is_readable_by_others(tmp_path: Path) -> None:
     assert metadata["fingerprint"] == weights_fingerprint(vae.half())
 
 
-def test_diffusers_reads_the_file(tmp_path: Path) -> None:
-    vae = small_vae(scaling_factor=0.5)
-    save_ldm(vae, tmp_path / "vae.safetensors")
+@pytest.mark.parametrize("prefix", PREFIXES)
+@pytest.mark.parametrize("quant_convs", [True, False])
+@pytest.mark.parametrize("levels", LEVELS)
+def test_diffusers_reads_the_file(levels: int, quant_convs: bool, prefix: str, tmp_path: Path) -> None:
+    convs = {"use_quant_conv": quant_convs, "use_post_quant_conv": quant_convs}
+    vae = small_vae(block_out_channels=LEVELS[levels], scaling_factor=0.5, **convs)
+    save_ldm(vae, tmp_path / "vae.safetensors", prefix)
     save_vae(vae, tmp_path / "folder")
     theirs = AutoencoderKL.from_single_file(str(tmp_path / "vae.safetensors"), config=str(tmp_path / "folder"))
     assert_same(theirs.state_dict(), vae.state_dict())

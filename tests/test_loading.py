@@ -100,6 +100,9 @@ def test_shards_and_pickled_tensors_of_diffusers(vae: AutoencoderKL, tmp_path: P
     vae.save_pretrained(tmp_path / "bin", safe_serialization=False)
     assert [path.name for path in (tmp_path / "bin").glob("*.bin")] == ["diffusion_pytorch_model.bin"]
     assert_same(load_vae(tmp_path / "bin"), vae)
+    vae.half().save_pretrained(tmp_path / "half", max_shard_size="100KB", variant="fp16")
+    assert len(list((tmp_path / "half").glob("*.safetensors"))) > 2
+    assert_same(load_vae(tmp_path / "half", variant="fp16"), vae.float())
     shard = min((tmp_path / "shards").glob("*.safetensors"))
     shard.unlink()
     with pytest.raises(VAELoadError, match=rf"the shard {shard.name} is absent"):
