@@ -66,6 +66,8 @@ def inspect_vae(
         from latentcodec.vae.ranges import measure_ranges, probe_images
 
         probe = probe_images("procedural") if images is None else probe_images(images, count=8)
+        if description["scaling"]["scaling_factor"] is None:
+            options["scaling_factor"] = 1.0  # on which the activations do not depend
         description["ranges"] = measure_ranges(load_vae(vae, **options), probe).to_json()
     print(dumps(description, indent=2, ensure_ascii=False) if json else format_description(description))
 

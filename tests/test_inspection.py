@@ -16,6 +16,7 @@ from diffusers import AutoencoderKL
 from hypothesis import given
 from hypothesis import strategies as st
 
+from latentcodec.cli import main
 from latentcodec.vae.fingerprint import weights_fingerprint
 from latentcodec.vae.inspection import inspect_source
 from latentcodec.vae.ldm import diffusers_to_ldm, save_ldm
@@ -54,6 +55,19 @@ def test_every_kind_of_source_gives_the_fingerprint_of_the_loaded_network(vae: A
         assert sum(told["stored"].values()) == len(loaded.state_dict())
         json.dumps(told)
     assert list(inspect_source(tmp_path / "folder", variant="bf16")["stored"]) == ["BF16"]
+
+
+def test_a_file_that_does_not_say_its_scale_is_told_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    vae = build_vae("tiny-f8d4", block_out_channels=(32, 32, 32, 32), norm_num_groups=32)
+    safetensors.torch.save_file(diffusers_to_ldm(vae.state_dict()), tmp_path / "vae.safetensors")
+    told = inspect_source(tmp_path / "vae.safetensors")
+    assert (told["scaling"]["scaling_factor"], told["family"]) == (None, None)
+    assert told["fingerprint"] == weights_fingerprint(vae)
+    assert main(["inspect", str(tmp_path / "vae.safetensors"), "--ranges"]) == 0
+    assert "scaling factor  not said by the file\n" in capsys.readouterr().out
+    assert (
+        inspect_source(tmp_path / "vae.safetensors", scaling_factor=0.18215)["family"] == "Stable Diffusion 1, 2; DiT"
+    )
 
 
 def test_what_cannot_be_loaded_cannot_be_inspected(vae: AutoencoderKL, tmp_path: Path) -> None:

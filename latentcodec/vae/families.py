@@ -32,6 +32,8 @@ def guess_family(config: Mapping[str, Any]) -> str | None:
 
     A guess: weights that were trained further, as decoders often are, keep these numbers.
     """
+    if config["scaling_factor"] is None:  # a single file that does not say it
+        return None
     for family in FAMILIES:
         if (
             config["latent_channels"] == family.latent_channels

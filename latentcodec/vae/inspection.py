@@ -29,16 +29,17 @@ def inspect_source(source: str | Path, **options: Any) -> dict[str, Any]:
 
     Keys: `source`, `preset` (the one of the same geometry, or None), `family` (a guess from channels, scale and
     shift), `geometry`, `parameters`, `gmac` of one 512 x 512 image, `scaling`, `stored` (type -> number of tensors),
-    `fingerprint`, and `loads_in`: for each program None where it loads the VAE, else why it does not.
+    `fingerprint`, and `loads_in`: for each program None where it loads the VAE, else why it does not. A scaling factor
+    that a single file does not say is None.
 
     Args:
         source: as in `load_vae`.
         **options: variant, revision, scaling_factor, shift_factor and norm_num_groups of `load_vae`.
 
     Raises:
-        VAELoadError: whatever would keep `load_vae` from loading it.
+        VAELoadError: whatever would keep `load_vae` from loading it, but for an unknown scaling factor.
     """
-    found = read_source(source, _read, **options)
+    found = read_source(source, _read, require_scale=False, **options)
     with named(found.label):
         config = full_config(found.config)
         require_fit(found.state, tensor_shapes(config))
@@ -76,6 +77,7 @@ def format_description(description: Mapping[str, Any]) -> str:
     channel_statistics = (
         "no" if scaling["latents_mean"] is None else f"{len(scaling['latents_mean'])} means and deviations"
     )
+    scale = "not said by the file" if scaling["scaling_factor"] is None else f"{scaling['scaling_factor']:g}"
     scale_note = "  (raw latents, or not measured yet)" if scaling["scaling_factor"] == 1 else ""
     rows = [
         ("geometry", f"f{geometry['downsampling']}, {geometry['latent_channels']} latent channels"),
@@ -86,7 +88,7 @@ def format_description(description: Mapping[str, Any]) -> str:
         ("quant convs", quant_convs),
         ("parameters", f"encoder {parameters['encoder'] / 1e6:.2f} M, decoder {parameters['decoder'] / 1e6:.2f} M"),
         ("cost", f"encode {gmac['encode']:.1f} GMAC, decode {gmac['decode']:.1f} GMAC for {COST_SIDE} x {COST_SIDE}"),
-        ("scaling factor", f"{scaling['scaling_factor']:g}{scale_note}"),
+        ("scaling factor", f"{scale}{scale_note}"),
         ("shift factor", "none" if scaling["shift_factor"] is None else f"{scaling['shift_factor']:g}"),
         ("per channel", channel_statistics),
         (

@@ -87,11 +87,13 @@ def read_source(
     scaling_factor: float | None = None,
     shift_factor: float | None = None,
     norm_num_groups: int | None = None,
+    require_scale: bool = True,
 ) -> Source[T]:
     """Find what `source` names and read its config and tensors. The arguments are those of `load_vae`.
 
     Args:
         read: reads one file of weights: `read_weights` into torch tensors, `read_stored` without torch.
+        require_scale: refuse a file that does not say its scaling factor; if False, it is None in the config.
 
     Raises:
         VAELoadError: nothing there, a damaged or unsafe file, a config that is no AutoencoderKL, no scaling factor.
@@ -102,7 +104,7 @@ def read_source(
     if path.is_file():
         if variant is not None or revision is not None:
             raise VAELoadError(f"{path} is a single file: variant and revision choose among files of a folder")
-        return _read_file(path, read, stated)
+        return _read_file(path, read, stated, require_scale)
     return _read_folder(_find_folder(source, path, revision), read, variant, stated)
 
 
@@ -192,7 +194,7 @@ def _read_shards(folder: Folder, inside: str, index: Path, read: Reader[T]) -> d
     return state
 
 
-def _read_file(path: Path, read: Reader[T], stated: dict[str, Any]) -> Source[T]:
+def _read_file(path: Path, read: Reader[T], stated: dict[str, Any], require_scale: bool) -> Source[T]:
     file = read(path)
     beside = LocalFolder(path.parent)
     fingerprint = None
@@ -208,7 +210,9 @@ def _read_file(path: Path, read: Reader[T], stated: dict[str, Any]) -> Source[T]
             if (scale := file.state.get("scale_factor")) is not None:
                 config["scaling_factor"] = scale.item()  # a buffer of LDM checkpoints trained with scale_by_std
             if "scaling_factor" not in {**config, **stated}:
-                raise VAELoadError(_no_scaling_factor())
+                if require_scale:
+                    raise VAELoadError(_no_scaling_factor())
+                config["scaling_factor"] = None  # not diffusers' default, which is Stable Diffusion's
     return Source(str(path), config | stated, state, fingerprint)
 
 
