@@ -22,7 +22,8 @@ STEPS = 3
 RULES = {
     "constant": ["--adversarial.rule", "constant"],
     "adaptive": ["--adversarial.rule", "adaptive"],
-    "lecam-and-r1": ["--adversarial.lecam", "0.1", "--adversarial.r1", "0.1", "--adversarial.r1_every", "2"],
+    "lecam": ["--adversarial.lecam", "0.1"],
+    "r1": ["--adversarial.r1", "0.1", "--adversarial.r1_every", "2"],
     "equivariance": ["--equivariance.probability", "0.7"],
 }
 ACCUMULATED = {"constant": [*RULES["constant"], "--accumulate", "2"]}
