@@ -25,7 +25,8 @@ def test_eight_photos_are_learnt_by_heart(tmp_path: Path) -> None:
     config = load_preset(
         "tiny", "--out", str(tmp_path / "run"), "--steps", "300", "--batch_size", "8",
         "--data.source", str(photos), "--data.crop", "32", "--data.flip", "false", "--data.workers", "0",
-        "--loss.weights", "{l1: 1.0, kl: 1.0e-8}", "--optimizer.lr", "1e-3", "--optimizer.betas", "[0.9, 0.99]", "--optimizer.warmup", "20", "--ema_decay", "0.98",
+        "--loss.weights", "{l1: 1.0, kl: 1.0e-8}", "--optimizer.lr", "1e-3", "--optimizer.betas", "[0.9, 0.99]",
+        "--optimizer.warmup", "20", "--ema_decay", "0.98",
         "--validation.source", str(photos), "--validation.size", "32", "--validation.metrics", "[psnr]",
         "--validation.every", "1000", "--checkpoint_every", "1000",
     )  # fmt: skip
