@@ -6,6 +6,7 @@ peak memory is its own.
 """
 
 import dataclasses
+import itertools
 import json
 import platform
 import resource
@@ -20,6 +21,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from diffusers import AutoencoderKL
 
 from eval.perceptual import load_lpips
 from latentcodec.arguments import Parser
@@ -71,18 +73,23 @@ def paired_times(
     return times
 
 
-def trainer_step(config: TrainConfig, accelerator: Accelerator) -> tuple[Step, Iterator[Batch]]:
-    """The trainer's own step with its loader, schedule, clipping, meters and EMA; and the loader's batches."""
+def trainer_step(config: TrainConfig, accelerator: Accelerator, batch: Batch | None = None) -> Step:
+    """The trainer's own step with its schedule, clipping, meters and EMA; on its loader's batches, or on `batch` for ever."""
     run = build_run(config, accelerator)
-    loader = training_loader(
-        config, run.vae.config.latent_channels, processes=1, rank=0, start_step=0, pin=accelerator.device.type == "cuda"
-    )
-    batches, meter = iter(loader), Meter()
+    batches = itertools.repeat(batch) if batch is not None else loader_batches(config, run.vae, accelerator)
+    meter = Meter()
 
     def step() -> None:
         train_step(run, batches, plan_step(config, run.state.step), meter)
 
-    return step, iter(loader)
+    return step
+
+
+def loader_batches(config: TrainConfig, vae: AutoencoderKL, accelerator: Accelerator) -> Iterator[Batch]:
+    """What the loader of a run gives from its first step on."""
+    pin = accelerator.device.type == "cuda"
+    loader = training_loader(config, vae.config.latent_channels, processes=1, rank=0, start_step=0, pin=pin)
+    return iter(loader)
 
 
 def bare_step(config: TrainConfig, device: torch.device, batch: Batch) -> Step:
@@ -127,23 +134,23 @@ def _peak_memory_gib(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
-def against_bare_loop(config: TrainConfig, rounds: int, steps: int) -> dict[str, float]:
-    """Ratio of the trainer's step to the bare loop's; above 1 the trainer is slower."""
+def against_bare_loop(config: TrainConfig, rounds: int, steps: int, *, loader: bool) -> dict[str, float]:
+    """Ratio of the trainer's step to the bare loop's; above 1 the trainer is slower. With `loader`, it decodes its images."""
     accelerator = make_accelerator(config)
-    ours, batches = trainer_step(config, accelerator)
-    bare = bare_step(config, accelerator.device, next(batches))
-    del batches  # its workers end: only the trainer's own loader may use a core
+    first = next(loader_batches(config, build_vae(config.model.preset), accelerator))
+    ours = trainer_step(config, accelerator, None if loader else first)
+    bare = bare_step(config, accelerator.device, first)
     return _summary(paired_times(ours, bare, rounds=rounds, steps=steps, device=accelerator.device), config.batch_size)
 
 
 def against_default(config: TrainConfig, switch: str, rounds: int, steps: int) -> dict[str, float]:
     """Ratio of the step with one switch to the config's own, and the peak memory of the process with the switch alone."""
     accelerator = make_accelerator(config)
-    switched, _ = trainer_step(dataclasses.replace(config, **SWITCHES[switch]), accelerator)
+    switched = trainer_step(dataclasses.replace(config, **SWITCHES[switch]), accelerator)
     switched()
     switched()
     memory = _peak_memory_gib(accelerator.device)
-    default, _ = trainer_step(config, accelerator)
+    default = trainer_step(config, accelerator)
     times = paired_times(switched, default, rounds=rounds, steps=steps, device=accelerator.device)
     return _summary(times, config.batch_size) | {"peak_memory_gib": memory}
 
@@ -182,15 +189,17 @@ def main(arguments: list[str]) -> None:
     if options.only is not None:
         print(json.dumps(against_default(config, options.only, options.rounds, options.steps)))
         return
-    rows = {"bare loop": against_bare_loop(config, options.rounds, options.steps)}
+    rows = {
+        "trainer / bare loop": against_bare_loop(config, options.rounds, options.steps, loader=False),
+        "with its loader / bare loop": against_bare_loop(config, options.rounds, options.steps, loader=True),
+    }
     for switch in options.switches:
-        rows[switch] = _in_own_process([*arguments, "--only", switch])
-    print(f"{'':24}{'ratio':>8}{'min':>8}{'max':>8}{'img/s':>9}{'peak GiB':>10}")
+        rows[f"{switch} / default"] = _in_own_process([*arguments, "--only", switch])
+    print(f"{'':32}{'ratio':>8}{'min':>8}{'max':>8}{'img/s':>9}{'peak GiB':>10}")
     for name, row in rows.items():
-        label = "trainer / bare loop" if name == "bare loop" else f"{name} / default"
         peak = f"{row['peak_memory_gib']:10.2f}" if "peak_memory_gib" in row else ""
         print(
-            f"{label:24}{row['ratio_median']:8.3f}{row['ratio_min']:8.3f}{row['ratio_max']:8.3f}"
+            f"{name:32}{row['ratio_median']:8.3f}{row['ratio_min']:8.3f}{row['ratio_max']:8.3f}"
             f"{row['images_per_second']:9.2f}{peak}"
         )
     if options.json is not None:
