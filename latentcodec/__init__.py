@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 
 # Public name -> the module that defines it. A new public name is one line here.
 _PUBLIC = {
+    "LatentCodec": "latentcodec.codec",
     "build_vae": "latentcodec.vae.presets",
     "load_vae": "latentcodec.vae.loading",
     "save_vae": "latentcodec.vae.loading",

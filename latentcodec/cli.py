@@ -11,175 +11,28 @@ import inspect
 import os
 import sys
 from collections.abc import Callable
-from json import dumps
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import docstring_parser
 from jsonargparse import ActionYesNo, DefaultHelpFormatter
 
 from latentcodec import __version__
 from latentcodec.arguments import Parser
-
-
-class CommandError(ValueError):
-    """A command cannot do what was asked; the message says why and what to do instead."""
-
-
-def inspect_vae(
-    vae: str,
-    json: bool = False,
-    ranges: bool = False,
-    images: str | None = None,
-    variant: str | None = None,
-    scaling_factor: float | None = None,
-    shift_factor: float | None = None,
-    norm_num_groups: int | None = None,
-) -> None:
-    """Print what a VAE is: geometry, cost, scaling, fingerprint, and which programs can load it.
-
-    Example:
-        latentcodec inspect out/vae --json
-        latentcodec inspect vae.safetensors --scaling-factor 0.13025 --ranges
-
-    Args:
-        vae: A diffusers folder, a file of weights or a name on the Hugging Face hub.
-        json: Print one JSON object instead of text.
-        ranges: Also encode and decode images, and tell what overflows in float16 and what 16 bits cost. Takes longer.
-        images: Images for that: the first eight of a folder, or of another source. A synthetic one if not given.
-        variant: Read the weights of this variant of a folder, for example fp16.
-        scaling_factor: Scaling factor of the latents, for a single file that does not say it.
-        shift_factor: Shift factor of the latents, likewise.
-        norm_num_groups: Groups of every GroupNorm, likewise; 32 if not given.
-    """
-    from latentcodec.vae.inspection import format_description, inspect_source
-
-    options: dict[str, Any] = {
-        "variant": variant,
-        "scaling_factor": scaling_factor,
-        "shift_factor": shift_factor,
-        "norm_num_groups": norm_num_groups,
-    }
-    description = inspect_source(vae, **options)
-    if ranges or images is not None:
-        from latentcodec.vae.loading import load_vae
-        from latentcodec.vae.ranges import measure_ranges, probe_images
-
-        probe = probe_images("procedural") if images is None else probe_images(images, count=8)
-        if description["scaling"]["scaling_factor"] is None:
-            options["scaling_factor"] = 1.0  # on which the activations do not depend
-        description["ranges"] = measure_ranges(load_vae(vae, **options), probe).to_json()
-    print(dumps(description, indent=2, ensure_ascii=False) if json else format_description(description))
-
-
-def convert_vae(
-    source: str,
-    destination: str,
-    dtype: Literal["float32", "float16", "bfloat16"] = "float32",
-    prefix: Literal["", "first_stage_model.", "vae."] = "",
-    variant: str | None = None,
-    scaling_factor: float | None = None,
-    shift_factor: float | None = None,
-    norm_num_groups: int | None = None,
-) -> None:
-    """Convert a VAE to a single file for ComfyUI and A1111, or to a diffusers folder.
-
-    A destination that ends in .safetensors becomes a single file with the tensor names of latent-diffusion (LDM);
-    any other becomes a folder.
-
-    Example:
-        latentcodec convert out/vae vae.safetensors --dtype float16
-        latentcodec convert vae.safetensors out/vae --scaling-factor 0.18215
-
-    Args:
-        source: A diffusers folder, a file of weights or a name on the Hugging Face hub.
-        destination: The folder or .safetensors file to write. It must not exist yet.
-        dtype: Type of the stored values.
-        prefix: What comes before the names in a single file: nothing, for a VAE on its own.
-        variant: Read the weights of this variant of a folder, for example fp16.
-        scaling_factor: Scaling factor of the latents, for a single file that does not say it.
-        shift_factor: Shift factor of the latents, likewise.
-        norm_num_groups: Groups of every GroupNorm, likewise; 32 if not given.
-    """
-    path = Path(destination)
-    if path.exists():
-        raise CommandError(f"{destination} exists already; delete it or name another destination")
-    if path.suffix in {".ckpt", ".bin", ".pt", ".pth"}:
-        raise CommandError(f"{destination}: pickles are read but not written; name a .safetensors file or a folder")
-    if prefix and path.suffix != ".safetensors":
-        raise CommandError(f"{destination}: a diffusers folder has no prefix, found {prefix!r}; leave it out")
-
-    import torch
-
-    from latentcodec.vae.ecosystems import ecosystems
-    from latentcodec.vae.ldm import save_ldm
-    from latentcodec.vae.loading import load_vae, save_vae
-
-    network = load_vae(
-        source,
-        dtype=getattr(torch, dtype),
-        variant=variant,
-        scaling_factor=scaling_factor,
-        shift_factor=shift_factor,
-        norm_num_groups=norm_num_groups,
-    )
-    if path.suffix == ".safetensors":
-        save_ldm(network, path, prefix)
-    else:
-        save_vae(network, path)
-    print(f"wrote {destination}")
-    for program, reason in ecosystems(network.config).items():
-        if reason is not None:
-            print(f"note: {program} cannot load this VAE: {reason}")
-
-
-def push_command(
-    vae: str,
-    repo: str,
-    private: bool = False,
-    revision: str | None = None,
-    message: str | None = None,
-    variant: str | None = None,
-    scaling_factor: float | None = None,
-    shift_factor: float | None = None,
-    norm_num_groups: int | None = None,
-) -> None:
-    """Publish a VAE on the Hugging Face hub, with a model card, and print the address.
-
-    A diffusers folder goes up as it is; anything else is written as one first. The token is that of `hf auth login`
-    or of the environment variable HF_TOKEN.
-
-    Example:
-        latentcodec push out/vae someone/my-vae --private
-
-    Args:
-        vae: A diffusers folder, a file of weights or a name on the Hugging Face hub.
-        repo: Where to: owner/name. It is made if it does not exist.
-        private: Make a new repository private.
-        revision: A branch, made if it does not exist; the main one if not given.
-        message: Message of the commit.
-        variant: Publish only the weights of this variant of a folder, for example fp16.
-        scaling_factor: Scaling factor of the latents, for a single file that does not say it.
-        shift_factor: Shift factor of the latents, likewise.
-        norm_num_groups: Groups of every GroupNorm, likewise; 32 if not given.
-    """
-    from latentcodec.vae.publish import push_vae
-
-    options: dict[str, Any] = {
-        "variant": variant,
-        "scaling_factor": scaling_factor,
-        "shift_factor": shift_factor,
-        "norm_num_groups": norm_num_groups,
-    }
-    given = {name: value for name, value in options.items() if value is not None}
-    print(push_vae(vae, repo, private=private, revision=revision, message=message, **given))
-
+from latentcodec.commands.convert import convert_vae
+from latentcodec.commands.decode import decode_latents
+from latentcodec.commands.encode import encode_images
+from latentcodec.commands.inspect import inspect_vae
+from latentcodec.commands.push import push_vae_command
+from latentcodec.commands.reconstruct import reconstruct_images
 
 # Subcommand -> function. A new command is one function and one line here.
 COMMANDS: dict[str, Callable[..., None]] = {
     "inspect": inspect_vae,
     "convert": convert_vae,
-    "push": push_command,
+    "push": push_vae_command,
+    "encode": encode_images,
+    "decode": decode_latents,
+    "reconstruct": reconstruct_images,
 }
 
 
@@ -188,15 +41,26 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter, DefaultHelpFormatter)
 
 
 def command_parser(function: Callable[..., None]) -> Parser:
-    """Parser of one subcommand: required parameters are positional, booleans are `--name` and `--no_name`."""
+    """Parser of one subcommand, from its function's signature.
+
+    Required parameters are positional, a list takes one argument or more; required parameters that are keyword-only are
+    flags, also by their first letter (`-o`, `--output`); booleans are `--name` and `--no_name`.
+    """
     description = inspect.cleandoc(function.__doc__ or "").partition("\n\nArgs:")[0]
     parser = Parser(description=description)
     helps = {entry.arg_name: entry.description for entry in docstring_parser.parse(function.__doc__ or "").params}
     parameters = inspect.signature(function).parameters.values()
+    lists = [parameter for parameter in parameters if parameter.annotation == list[str]]
+    flags = [p for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
     switches = [parameter for parameter in parameters if parameter.annotation is bool]
-    parser.add_function_arguments(
-        function, as_group=False, as_positional=True, fail_untyped="all", skip={switch.name for switch in switches}
-    )
+    for several in lists:
+        parser.add_argument(several.name, nargs="+", type=str, metavar=several.name.upper(), help=helps[several.name])
+    for flag in flags:
+        parser.add_argument(
+            f"-{flag.name[0]}", f"--{flag.name}", type=flag.annotation, required=True, help=helps[flag.name]
+        )
+    skip: set[str | int] = {parameter.name for parameter in [*lists, *flags, *switches]}
+    parser.add_function_arguments(function, as_group=False, as_positional=True, fail_untyped="all", skip=skip)
     for switch in switches:
         parser.add_argument(f"--{switch.name}", action=ActionYesNo, default=switch.default, help=helps[switch.name])
     return parser

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from latentcodec.images.pixels import to_tensor
 from latentcodec.pipeline_checks import Findings, check_config, check_float16, chosen_dtype, downsampling, pipeline_name
 from latentcodec.pipeline_facts import facts_of
+from latentcodec.scaling import Scaling
 from latentcodec.vae.families import guess_family
 from latentcodec.vae.fingerprint import weights_fingerprint
 from latentcodec.vae.geometry import empty_vae
@@ -208,13 +209,8 @@ def _compare_latents(
 @torch.no_grad()
 def _scaled_latents(vae: AutoencoderKL, pixels: Tensor) -> Float[Tensor, "1 channels height width"]:
     """The posterior's mean of an image, scaled by everything in the config, in float32 on the CPU."""
-    config = vae.config
     with in_float32(vae), torch.autocast(vae.device.type, enabled=False):
-        latents = vae.encode(pixels.to(vae.device)).latent_dist.mean.cpu()
-    if config.latents_mean is not None and config.latents_std is not None:
-        mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (config.latents_mean, config.latents_std))
-        return (latents - mean) / std * config.scaling_factor
-    return (latents - (config.shift_factor or 0.0)) * config.scaling_factor
+        return Scaling.of(vae.config).apply(vae.encode(pixels.to(vae.device)).latent_dist.mean.cpu())
 
 
 def _encoder_fingerprint(vae: AutoencoderKL) -> str:

@@ -19,6 +19,8 @@ ranges       the largest activations, and what float16 and bfloat16 make of the 
 card         the model card: README.md of a repository on the hub
 publish      push_vae: a folder with its card to the hub, in one commit
 calibration  measured scaling_factor, shift_factor, latents_mean and latents_std
+divergence   KL of the posterior from the unit normal distribution
+equivariance scalings and quarter turns of images and latents
 
 Nothing is imported here, so that `latentcodec.vae.presets` costs no torch.
 """

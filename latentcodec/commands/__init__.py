@@ -1,0 +1,13 @@
+"""Subcommands of `latentcodec`: one file with one function each. Heavy imports stay inside the functions.
+
+What several of them share:
+
+images.py       the images that a command line names, decoded ahead by threads
+latents.py      the files of latents that it names
+codec.py        the codec that it asks for
+report.py       what is printed at the end
+"""
+
+
+class CommandError(ValueError):
+    """A command cannot do what was asked, or not all of it; the message says why and what to do instead."""

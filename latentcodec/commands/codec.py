@@ -1,0 +1,14 @@
+"""The codec that a command line asks for."""
+
+from typing import Any, Literal
+
+import torch
+
+from latentcodec.codec import LatentCodec
+
+DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+def open_codec(vae: str | None, dtype: DtypeName, **options: Any) -> LatentCodec:
+    """`LatentCodec.from_pretrained`, with the names that flags have."""
+    return LatentCodec.from_pretrained(vae, dtype=None if dtype == "auto" else getattr(torch, dtype), **options)
