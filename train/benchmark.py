@@ -1,21 +1,17 @@
 """Step time of the trainer, paired: against a bare hand-written loop, and with each of its switches on and off.
 
-`python -m train benchmark --config FILE` alternates short rounds of both sides in one process, so that a machine whose
-speed drifts slows both; the figure is the median of the rounds' ratios. Each switch runs in a process of its own, whose
-peak memory is its own.
+`python -m train benchmark --preset NAME` alternates steps of both sides in one process; the figure is the median of their
+ratios, between its quartiles. Each switch runs in a process of its own, whose peak memory is its own.
 """
 
 import dataclasses
 import itertools
 import json
-import platform
 import resource
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +19,9 @@ import torch
 from accelerate import Accelerator
 from diffusers import AutoencoderKL
 
+from eval.pairing import Paired, paired
 from eval.perceptual import load_lpips
+from eval.provenance import provenance
 from latentcodec.arguments import Parser
 from latentcodec.images.pixels import normalize
 from latentcodec.vae.presets import build_vae
@@ -45,32 +43,6 @@ SWITCHES: dict[str, dict[str, Any]] = {
 """Each row of the table: settings that differ from the config's."""
 
 Step = Callable[[], None]
-
-
-def _synchronise(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def paired_times(
-    ours: Step, other: Step, *, rounds: int, steps: int, device: torch.device
-) -> list[tuple[float, float]]:
-    """Seconds a step of both sides for each round; the order within a round alternates. Two warm-up steps each."""
-    for side in (ours, other):
-        side()
-        side()
-    times = []
-    for number in range(rounds):
-        pair = {}
-        for side in (ours, other) if number % 2 == 0 else (other, ours):
-            _synchronise(device)
-            began = time.perf_counter()
-            for _ in range(steps):
-                side()
-            _synchronise(device)
-            pair[side] = (time.perf_counter() - began) / steps
-        times.append((pair[ours], pair[other]))
-    return times
 
 
 def trainer_step(config: TrainConfig, accelerator: Accelerator, batch: Batch | None = None) -> Step:
@@ -116,16 +88,9 @@ def bare_step(config: TrainConfig, device: torch.device, batch: Batch) -> Step:
     return step
 
 
-def _summary(times: list[tuple[float, float]], batch: int) -> dict[str, float]:
-    ratios = sorted(ours / other for ours, other in times)
-    ours = statistics.median(pair[0] for pair in times)
-    return {
-        "seconds_per_step": ours,
-        "images_per_second": batch / ours,
-        "ratio_median": statistics.median(ratios),
-        "ratio_min": ratios[0],
-        "ratio_max": ratios[-1],
-    }
+def _summary(times: Paired, batch: int) -> dict[str, float]:
+    ours = statistics.median(times.ours)
+    return {"seconds_per_step": ours, "images_per_second": batch / ours, **times.ratio().as_dict()}
 
 
 def _peak_memory_gib(device: torch.device) -> float:
@@ -134,16 +99,16 @@ def _peak_memory_gib(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
-def against_bare_loop(config: TrainConfig, rounds: int, steps: int, *, loader: bool) -> dict[str, float]:
+def against_bare_loop(config: TrainConfig, rounds: int, *, loader: bool) -> dict[str, float]:
     """Ratio of the trainer's step to the bare loop's; above 1 the trainer is slower. With `loader`, it decodes its images."""
     accelerator = make_accelerator(config)
     first = next(loader_batches(config, build_vae(config.model.preset), accelerator))
     ours = trainer_step(config, accelerator, None if loader else first)
     bare = bare_step(config, accelerator.device, first)
-    return _summary(paired_times(ours, bare, rounds=rounds, steps=steps, device=accelerator.device), config.batch_size)
+    return _summary(paired(ours, bare, rounds=rounds, device=accelerator.device), config.batch_size)
 
 
-def against_default(config: TrainConfig, switch: str, rounds: int, steps: int) -> dict[str, float]:
+def against_default(config: TrainConfig, switch: str, rounds: int) -> dict[str, float]:
     """Ratio of the step with one switch to the config's own, and the peak memory of the process with the switch alone."""
     accelerator = make_accelerator(config)
     switched = trainer_step(dataclasses.replace(config, **SWITCHES[switch]), accelerator)
@@ -151,7 +116,7 @@ def against_default(config: TrainConfig, switch: str, rounds: int, steps: int) -
     switched()
     memory = _peak_memory_gib(accelerator.device)
     default = trainer_step(config, accelerator)
-    times = paired_times(switched, default, rounds=rounds, steps=steps, device=accelerator.device)
+    times = paired(switched, default, rounds=rounds, device=accelerator.device)
     return _summary(times, config.batch_size) | {"peak_memory_gib": memory}
 
 
@@ -163,44 +128,34 @@ def _in_own_process(arguments: list[str]) -> dict[str, float]:
     return json.loads(finished.stdout.splitlines()[-1])
 
 
-def provenance(config: TrainConfig) -> dict[str, Any]:
-    """Where and with what the figures were taken."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
-    return {
-        "device": device,
-        "threads": torch.get_num_threads(),
-        "versions": {name: version(name) for name in ("torch", "diffusers", "accelerate")},
-        "config": config.as_dict(),
-    }
-
-
 def main(arguments: list[str]) -> None:
     """Print a table and, with --json FILE, save it."""
     parser = Parser(prog="train benchmark", description=__doc__)
     parser.add_argument("--preset", type=str, default="tiny", help="preset of train/presets")
     parser.add_argument("--overrides", type=list[str], default=[], help="settings: --overrides [--batch_size,8]")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--steps", type=int, default=4, help="steps a round")
+    parser.add_argument("--rounds", type=int, default=25, help="steps of either side")
     parser.add_argument("--switches", type=list[str], default=list(SWITCHES))
     parser.add_argument("--only", type=str | None, default=None, help="internal: one switch, as a line of JSON")
     parser.add_argument("--json", type=str | None, default=None, help="file to write")
     options = parser.parse(arguments)
     config = load_preset(options.preset, *options.overrides, "--out", "out/benchmark")
     if options.only is not None:
-        print(json.dumps(against_default(config, options.only, options.rounds, options.steps)))
+        print(json.dumps(against_default(config, options.only, options.rounds)))
         return
     rows = {
-        "trainer / bare loop": against_bare_loop(config, options.rounds, options.steps, loader=False),
-        "with its loader / bare loop": against_bare_loop(config, options.rounds, options.steps, loader=True),
+        "trainer / bare loop": against_bare_loop(config, options.rounds, loader=False),
+        "with its loader / bare loop": against_bare_loop(config, options.rounds, loader=True),
     }
     for switch in options.switches:
         rows[f"{switch} / default"] = _in_own_process([*arguments, "--only", switch])
-    print(f"{'':32}{'ratio':>8}{'min':>8}{'max':>8}{'img/s':>9}{'peak GiB':>10}")
+    print(f"{'':32}{'ratio':>8}{'from':>8}{'to':>8}{'img/s':>9}{'peak GiB':>10}")
     for name, row in rows.items():
         peak = f"{row['peak_memory_gib']:10.2f}" if "peak_memory_gib" in row else ""
-        print(
-            f"{name:32}{row['ratio_median']:8.3f}{row['ratio_min']:8.3f}{row['ratio_max']:8.3f}"
-            f"{row['images_per_second']:9.2f}{peak}"
-        )
+        print(f"{name:32}{row['median']:8.3f}{row['low']:8.3f}{row['high']:8.3f}{row['images_per_second']:9.2f}{peak}")
     if options.json is not None:
-        Path(options.json).write_text(json.dumps({"rows": rows, **provenance(config)}, indent=1) + "\n")
+        record = {
+            "rows": rows,
+            "config": config.as_dict(),
+            **provenance("cuda" if torch.cuda.is_available() else "cpu"),
+        }
+        Path(options.json).write_text(json.dumps(record, indent=1) + "\n")

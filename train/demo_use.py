@@ -64,7 +64,6 @@ def main(export: str, photos: str, out: str) -> None:
     pipe.set_progress_bar_config(disable=True)
     embeddings = pipe.text_encoder(torch.arange(8)[None]).last_hidden_state
     # The random UNet has nothing to say, so the photograph's latents go in at the last time step, where noise is small.
-    pipe.scheduler.set_timesteps(1000)
     denoised = pipe(
         prompt_embeds=embeddings, guidance_scale=1.0, num_inference_steps=1, height=SIDE, width=SIDE,
         latents=latents, output_type="latent",

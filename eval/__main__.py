@@ -1,0 +1,42 @@
+"""`python -m eval speed ...`: measurements, each printed as a table and saved as JSON with where and how it was taken."""
+
+import sys
+from collections.abc import Callable
+
+
+def _speed(arguments: list[str]) -> None:
+    from eval.speed.command import main
+
+    main(arguments)
+
+
+COMMANDS: dict[str, Callable[[list[str]], None]] = {"speed": _speed}
+
+
+def main(arguments: list[str]) -> int:
+    """Exit status: 0 done, 1 an error with a name (printed without a traceback), 2 wrong usage."""
+    command = COMMANDS.get(arguments[0]) if arguments else None
+    if command is None:
+        print(f"usage: python -m eval {{{','.join(COMMANDS)}}} ... ; each has --help", file=sys.stderr)
+        return 0 if arguments in (["-h"], ["--help"]) else 2
+    try:
+        command(arguments[1:])
+    except Exception as error:
+        if isinstance(error, _named_errors()):
+            print(f"eval: {type(error).__name__}: {error}", file=sys.stderr)
+            return 1
+        raise
+    return 0
+
+
+def _named_errors() -> tuple[type[Exception], ...]:
+    from eval.perceptual import BackboneUnavailableError
+    from latentcodec.images.decode import BrokenImageError
+    from latentcodec.images.sources import SourceError
+    from latentcodec.vae.loading import VAELoadError
+
+    return (BackboneUnavailableError, BrokenImageError, SourceError, VAELoadError)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,111 @@
+"""`python -m eval speed`: the table and the JSON."""
+
+import json
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from eval.provenance import provenance
+from eval.speed.matrix import matrix_peak
+from eval.speed.sides import compare
+from eval.speed.workloads import ROWS, Task, network
+from latentcodec.arguments import Parser
+from latentcodec.images.geometry import center_crop, resize_short_side
+from latentcodec.images.sources import ImageSource, open_source
+from latentcodec.precision import fastest_dtype
+
+
+def write_squares(source: str, folder: Path, side: int, count: int) -> tuple[Path, ...]:
+    """The first `count` images of a source as PNG files, scaled to `side` at their short side and cropped; repeated where
+    the source has fewer.
+
+    Raises:
+        SourceError, BrokenImageError: the source or an image cannot be read.
+    """
+    images = open_source(source, size=side) if source.startswith("procedural") else open_source(source)
+    if not isinstance(images, ImageSource):
+        raise TypeError(f"{source}: expected a source with a length, such as a folder")
+    paths = []
+    for index in range(count):
+        pixels = center_crop(resize_short_side(images[index % len(images)].decode(), side), side, side)
+        paths.append(folder / f"{index:05d}.png")
+        Image.fromarray(pixels).save(paths[-1])
+    return tuple(paths)
+
+
+def measure(options: Any, device: torch.device, peaks: dict[str, float]) -> Iterator[dict[str, Any]]:
+    """One record for each row, size and type; `peaks` gets the matrix rates."""
+    config = network(options.vae).config
+    with tempfile.TemporaryDirectory() as scratch:
+        for side in options.sizes:
+            folder = Path(scratch) / str(side)
+            folder.mkdir()
+            files = write_squares(options.data, folder, side, options.images)
+            for name in options.dtypes:
+                dtype = getattr(torch, name)
+                if name not in peaks:
+                    peaks[name] = matrix_peak(device, dtype)
+                for row in options.rows:
+                    task = Task(options.vae, files, side, str(device), dtype, options.compile)
+                    found = compare(*ROWS[row].sides(task), rounds=options.rounds, device=device)
+                    operations = ROWS[row].operations(config, side)
+                    record = {
+                        "row": row, "side": side, "dtype": name, "images": len(files), **asdict(found),
+                        "operations_per_image": operations,
+                        "share_of_matrix_peak": found.images_per_second.median * operations / peaks[name],
+                    }  # fmt: skip
+                    print(_line(record), flush=True)
+                    yield record
+
+
+_HEADINGS = "".join(
+    (
+        f"{'':8}{'size':>6}{'type':>10}{'speed-up':>10}{'from':>7}{'to':>7}",
+        f"{'img/s':>9}{'plain':>9}{'peak':>7}{'GiB':>7}{'plain':>7}",
+    )
+)
+
+
+def _line(record: dict[str, Any]) -> str:
+    speedup = record["speedup"]
+    return (
+        f"{record['row']:8}{record['side']:6}{record['dtype']:>10}{speedup['median']:10.2f}{speedup['low']:7.2f}"
+        f"{speedup['high']:7.2f}{record['images_per_second']['median']:9.3f}"
+        f"{record['plain_images_per_second']['median']:9.3f}{record['share_of_matrix_peak']:7.0%}"
+        f"{record['peak_memory'] / 2**30:7.2f}{record['plain_peak_memory'] / 2**30:7.2f}"
+    )
+
+
+def main(arguments: list[str]) -> None:
+    """Measure, print a table and, with --json FILE, save it."""
+    parser = Parser(prog="eval speed", description="Speed against the plain way, both in turns; medians and quartiles.")
+    parser.add_argument("--vae", type=str, default="sd-f8d4", help="a preset (random weights), or any VAE that loads")
+    parser.add_argument("--data", type=str, default="procedural", help="source of the images")
+    parser.add_argument("--rows", type=list[str], default=list(ROWS), help=f"which of {', '.join(ROWS)}")
+    parser.add_argument("--sizes", type=list[int], default=[512], help="sides in pixels")
+    parser.add_argument("--images", type=int, default=4, help="images in a round")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--device", type=str, default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument(
+        "--dtypes", type=list[str] | None, default=None, help="of our side; the machine's fastest and float32"
+    )
+    parser.add_argument("--compile", type=bool, default=False, help="torch.compile on our side")
+    parser.add_argument("--json", type=str | None, default=None, help="file to write")
+    options = parser.parse(arguments)
+    device = torch.device(options.device)
+    if options.dtypes is None:
+        options.dtypes = list(
+            dict.fromkeys(str(dtype).removeprefix("torch.") for dtype in (fastest_dtype(device), torch.float32))
+        )
+    print(_HEADINGS)
+    peaks: dict[str, float] = {}
+    rows = list(measure(options, device, peaks))
+    if options.json is not None:
+        settings = {key: value for key, value in options.as_dict().items() if key not in ("json", "data")}
+        record = {"rows": rows, "matrix_peak": peaks, "settings": settings, **provenance(device)}
+        Path(options.json).write_text(json.dumps(record, indent=1) + "\n")
