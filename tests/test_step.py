@@ -8,11 +8,11 @@ from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
 from eval.perceptual import untrained_lpips
+from latentcodec.vae.equivariance import Transform
 from latentcodec.vae.presets import build_vae
 from train.adversarial import GAN_LOSSES
 from train.config import AdversarialConfig, LossConfig, load_preset
 from train.discriminators import DISCRIMINATORS
-from train.equivariance import Transform
 from train.losses import TERMS
 from train.schedule import StepPlan
 from train.step import DiscriminatorSide, GeneratorSide

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from latentcodec.vae.divergence import kl_nats
 from train.filters import blur, blur_inside
 
 MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
@@ -155,7 +156,7 @@ def kl_nats_per_image(
     that of its `kl()`. LDM's `kl_loss` is the mean of these over the batch.
     """
     with full_precision(mean, logvar) as (mu, log_variance):
-        return 0.5 * (mu.square() + log_variance.exp() - 1 - log_variance).flatten(1).sum(1)
+        return kl_nats(mu, log_variance).flatten(1).sum(1)
 
 
 def kl(

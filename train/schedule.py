@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from latentcodec.vae.equivariance import Transform
 from train.adversarial import ramp
 from train.config import AdversarialConfig, EquivarianceConfig, OptimizerConfig, TrainConfig
-from train.equivariance import Transform, draw_transform
 
 
 def learning_rate(config: OptimizerConfig, peak: float, step: int, steps: int) -> float:
@@ -41,6 +41,15 @@ def gan_weight(config: AdversarialConfig, step: int) -> float:
     if not config.enabled:
         return 0.0
     return config.weight * ramp(step, config.start + config.head_start, config.ramp)
+
+
+def draw_transform(rng: np.random.Generator, min_scale: float) -> Transform:
+    """A scale drawn evenly in 32nds from [min_scale, 1) and a turn by 0, 90, 180 or 270 degrees, as EQ-VAE trains.
+
+    The step decodes tau(z) and compares with tau(x), so every loss term acts on the transformed pair.
+    """
+    low = max(1, round(min_scale * 32))
+    return Transform(scale_32nds=int(rng.integers(low, 32)), quarter_turns=int(rng.integers(0, 4)))
 
 
 def _transform(config: EquivarianceConfig, seed: int, step: int) -> Transform | None:

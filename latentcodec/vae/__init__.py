@@ -7,7 +7,7 @@ blueprint    every layer of a config, by name, shape and resolution, without bui
 cost         parameters and multiply-accumulates of a geometry
 sources      find and read: diffusers folder, hub name, single file, shipped name
 stored       tensors of a safetensors file without torch
-weights      tensors in files with torch: read, cast, written aside and renamed
+weights      tensors in files with torch: read, cast
 hub          files of a repository on the Hugging Face hub
 loading      load_vae: a network from any source
 saving       save_vae: a diffusers folder, whole or not at all
