@@ -9,9 +9,9 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from latentcodec.aside import written_aside
 from latentcodec.latents import Latents, Moments
 from latentcodec.scaling import Scaling
-from latentcodec.vae.weights import written_aside
 
 _FORMAT = "latentcodec image"
 _VERSION = "1"

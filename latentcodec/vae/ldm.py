@@ -104,7 +104,8 @@ def save_ldm(
         raise ValueError(f"prefix: expected one of {PREFIXES}, found {prefix!r}")
     import safetensors.torch
 
-    from latentcodec.vae.weights import cast_state, plain_state, written_aside
+    from latentcodec.aside import written_aside
+    from latentcodec.vae.weights import cast_state, plain_state
 
     state = cast_state(plain_state(vae), vae.dtype if dtype is None else dtype)
     metadata = _metadata(vae.config, weights_fingerprint(state))

@@ -1,10 +1,8 @@
-"""Tensors in files: safetensors or a pickle of tensors in, safetensors out, never half a file."""
+"""Tensors in files: safetensors, or a pickle of tensors; and what becomes of them on the way to a file."""
 
 import math
-import os
 import pickle
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 import safetensors
@@ -102,15 +100,3 @@ def cast_state(state: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Ten
 def _all_finite(values: Tensor) -> bool:
     low, high = values.aminmax()  # NaN if any value is; one pass and no temporary, unlike isfinite over the tensor
     return math.isfinite(low.item()) and math.isfinite(high.item())
-
-
-@contextmanager
-def written_aside(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write a file to. It takes the place of `path` when the block ends well, else it goes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        yield aside
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
