@@ -23,9 +23,11 @@ from eval.latents.measure import (
     survey,
 )
 from eval.latents.models import CodecModel, Posterior
-from eval.latents.record import decoded_fields, number, survey_fields
+from eval.latents.record import decoded_fields, number, scale_fields, survey_fields
 from eval.metrics import psnr
 from latentcodec.codec import LatentCodec
+from latentcodec.scaling import Scaling
+from latentcodec.vae.calibration import RunningStatistics
 from latentcodec.vae.presets import build_vae
 
 EVERYTHING = Disturbances(transforms([0.5], [90]), noise=(0.1, 0.3, 1.0), keep=(0.75, 0.25))
@@ -36,10 +38,14 @@ def images() -> list[NamedImage]:
     return pictures(5)
 
 
-@pytest.fixture(scope="module")
-def vae() -> AutoencoderKL:
+def small_vae() -> AutoencoderKL:
     torch.manual_seed(0)
     return build_vae("tiny-f8d4", block_out_channels=(8, 8, 16, 16), norm_num_groups=4).eval()
+
+
+@pytest.fixture(scope="module")
+def vae() -> AutoencoderKL:
+    return small_vae()
 
 
 def record(model: object, images: list[NamedImage], batch: int, disturbances: Disturbances = EVERYTHING) -> dict:
@@ -151,6 +157,37 @@ def test_latents_that_are_not_finite_are_named(images: list[NamedImage]) -> None
 
     with pytest.raises(LatentsError, match=f"{images[1].id}: latents are NaN or infinite"):
         survey(Overflowing(), batches(images, 5))
+
+
+def test_errors_of_a_model_name_the_image(images: list[NamedImage]) -> None:
+    overflowing = small_vae()
+    with torch.no_grad():
+        overflowing.encoder.conv_in.weight.mul_(1e7)
+    with pytest.raises(LatentsError, match=rf"{images[0].id}: .* not finite in torch.float16"):
+        survey(CodecModel(LatentCodec(overflowing.half())), batches(images, 1))
+    other = NamedImage("other", images[1].pixels[:32])
+    with pytest.raises(LatentsError, match="other: spectra: expected maps of one size"):
+        survey(PoolingModel(), batches([images[0], other], 1))
+
+
+def test_decoded_pixels_that_are_not_finite_are_an_error(images: list[NamedImage]) -> None:
+    class Overflowing(PoolingModel):
+        def decode(self, latents: Tensor) -> Tensor:
+            return super().decode(latents) * torch.inf
+
+    with pytest.raises(LatentsError, match=f"{images[0].id}.*NaN or infinity"):
+        decode_disturbed(Overflowing(), batches(images, 5), torch.ones(3).double(), EVERYTHING)
+
+
+@pytest.mark.parametrize(
+    "scaling", [Scaling(0.3), Scaling(0.3, shift=-2.0), Scaling(2.0, mean=(1.0, 2.0), std=(3.0, 0.5))]
+)
+def test_scaled_figures_are_those_of_scaled_latents(scaling: Scaling) -> None:
+    raw = torch.randn(3, 2, 9, 9, dtype=torch.float64) * 4 + 1
+    found = scale_fields(RunningStatistics.of(raw), scaling)
+    latents = scaling.apply(raw)
+    assert (found["scaled_mean"], found["scaled_std"]) == pytest.approx((latents.mean().item(), latents.std().item()))
+    assert found["measured_scaling_factor"] == pytest.approx(1 / raw.std().item())
 
 
 def test_no_images_are_an_error() -> None:

@@ -72,7 +72,8 @@ def test_two_vaes_in_one_table_and_one_file(
         channels = vae.config.latent_channels
         assert (row["vae"], row["fingerprint"]) == (name, weights_fingerprint(vae))
         assert (row["images"], row["channels"], len(row["per_channel"])) == (5, channels, channels)
-        assert row["scaling_factor"] == 0.5
+        assert row["scaling"]["factor"] == 0.5
+        assert (row["scaled_mean"], row["scaled_std"]) == pytest.approx((0.5 * row["mean"], 0.5 * row["std"]))
         assert row["measured_scaling_factor"] == pytest.approx(1 / row["std"])
         assert np.array(row["correlation"]).shape == (channels, channels)
         assert np.array(row["spectrum"]["power"]).shape == (channels, 7)

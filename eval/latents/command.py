@@ -1,6 +1,5 @@
 """`python -m eval latents VAE... --data DIR`: the table, the JSON and the pictures."""
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +12,7 @@ from eval.latents.equivariance import transforms
 from eval.latents.measure import Batch, Disturbances, batches, decode_disturbed, require_divisible, survey
 from eval.latents.models import CodecModel
 from eval.latents.pictures import PrincipalColours, Sheet
-from eval.latents.record import NOTHING_DECODED, Row, decoded_fields, number, survey_fields
+from eval.latents.record import NOTHING_DECODED, Row, decoded_fields, scale_fields, survey_fields
 from eval.latents.table import channel_table, comparison
 from eval.results import write_results
 from latentcodec.arguments import Parser
@@ -32,18 +31,11 @@ def _parser() -> Parser:
     parser = Parser(prog="eval latents", description=_DESCRIPTION)
     add = parser.add_argument
     add("vae", nargs="+", type=str, help="folder, file or hub name; several are compared")
-    add(
-        "--data", type=str, required=True, help="source of the images: a folder, shards, hf:owner/name, procedural:SEED"
-    )
+    add("--data", type=str, required=True, help="images: a folder, shards, hf:owner/name, procedural:SEED")
     add("--size", type=int, default=256, help="short side scaled to so many pixels, and a square cut from the centre")
     add("--images", type=int, default=1000, help="at most so many images")
     add("--decoded", type=int, default=50, help="so many of them decoded after each disturbance; 0: none")
-    add(
-        "--scales",
-        type=list[float],
-        default=[0.5, 0.25],
-        help="equivariance: multiples of 1/32 below 1; 1/2 and 1/4 are exact",
-    )
+    add("--scales", type=list[float], default=[0.5, 0.25], help="equivariance: multiples of 1/32; best 1/2 and 1/4")
     add("--turns", type=list[int], default=[90, 180], help="equivariance: 90, 180, 270 degrees")
     add("--noise", type=list[float], default=[0.05, 0.1, 0.25, 0.5], help="in units of each channel's deviation")
     add("--keep", type=list[float], default=[0.75, 0.5, 0.25], help="frequencies above so much of Nyquist are cut")
@@ -52,7 +44,7 @@ def _parser() -> Parser:
         "--scaling_factor",
         type=float | None,
         default=None,
-        help="for files that do not say it; no figure depends on it",
+        help="for files that do not say it, and instead of what others say",
     )
     add("--dtype", type=str, default="float32", help=f"to compute in: {', '.join(_DTYPES)}")
     add("--device", type=str, default="cuda" if torch.cuda.is_available() else "cpu")
@@ -123,8 +115,8 @@ def measure(
         "vae": name,
         "fingerprint": codec.fingerprint,
         "factor": codec.factor,
-        "scaling_factor": codec.scaling.factor,
-        "measured_scaling_factor": number(1 / std if (std := found.distribution.statistics.overall()[1]) else math.inf),
+        "scaling": codec.scaling.to_json(),
+        **scale_fields(found.distribution.statistics, codec.scaling),
         **survey_fields(found, options.size**2),
         **NOTHING_DECODED,
     }
@@ -151,18 +143,19 @@ def _batches(images: ImageSet, options: Any, title: str) -> Iterator[Batch]:
 
 
 def _report(rows: list[Row], images: ImageSet, sheet: Sheet | None, options: Any) -> None:
+    """Files first: a broken pipe must not cost them."""
+    picture = None if sheet is None else sheet.save()
+    if options.json is not None:
+        apart = ("json", "pictures", "vae", "data", "device", "batch", "pictured")
+        settings = {key: value for key, value in options.as_dict().items() if key not in apart}
+        settings |= {"vae": [row["vae"] for row in rows], "data": images.name, "images_digest": images.digest}
+        skipped = [{"image": image, "reason": reason} for image, reason in images.skipped.rows]
+        write_results(options.json, "latents", settings, rows, torch.device(options.device), skipped=skipped)
     print(comparison(rows))
     for row in rows:
         print("\n" + channel_table(row))
     if images.skipped.rows:
         print("\n" + images.skipped.summary())
-    if sheet is not None:
-        print(
-            f"\n{sheet.save()}: an image in each row, in columns: {', '.join(['original', *(row['vae'] for row in rows)])}"
-        )
-    if options.json is not None:
-        written = ("json", "pictures", "vae", "data", "device", "batch", "pictured")
-        settings = {key: value for key, value in options.as_dict().items() if key not in written}
-        settings |= {"vae": [row["vae"] for row in rows], "data": images.name, "images_digest": images.digest}
-        skipped = [{"image": image, "reason": reason} for image, reason in images.skipped.rows]
-        write_results(options.json, "latents", settings, rows, torch.device(options.device), skipped=skipped)
+    if picture is not None:
+        columns = ["original", *(row["vae"] for row in rows)]
+        print(f"\n{picture}: a row for each image; columns: {', '.join(columns)}")

@@ -5,6 +5,7 @@ the first has found out.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -72,12 +73,11 @@ def survey(model: LatentModel, parts: Iterable[Batch]) -> Survey:
     """The first pass.
 
     Raises:
-        LatentsError: latents that are NaN or infinite; no images.
-        ValueError: images of several sizes.
+        LatentsError: latents that are NaN or infinite; no images; images of several sizes.
     """
     total: Survey | None = None
     for part in parts:
-        with torch.inference_mode():
+        with torch.inference_mode(), _naming(part):
             posterior = model.encode(part.images)
         finite = torch.isfinite(posterior.mean) & torch.isfinite(posterior.logvar)
         if not finite.all():
@@ -86,7 +86,8 @@ def survey(model: LatentModel, parts: Iterable[Batch]) -> Survey:
                 f"{', '.join(broken[:3])}: latents are NaN or infinite; if the network is in float16, use float32"
             )
         found = Survey.of(posterior)
-        total = found if total is None else total.merge(found)
+        with _naming(part):
+            total = found if total is None else total.merge(found)
     if total is None:
         raise LatentsError("images: expected at least one, found none")
     return total
@@ -132,17 +133,25 @@ def decode_disturbed(
         std: of each channel, from the first pass.
 
     Raises:
-        LatentsError: no images.
-        ValueError: decoded pixels that are NaN or infinite.
+        LatentsError: no images; decoded pixels that are NaN or infinite.
     """
     total: Decoded | None = None
     for part in parts:
-        with torch.inference_mode():
+        with torch.inference_mode(), _naming(part):
             found = _decode_batch(model, part, std, disturbances)
         total = found if total is None else total.merge(found)
     if total is None:
         raise LatentsError("images to decode: expected at least one, found none")
     return total
+
+
+@contextmanager
+def _naming(part: Batch) -> Iterator[None]:
+    """Errors of a model, with the images that it was given."""
+    try:
+        yield
+    except ValueError as error:
+        raise LatentsError(f"{', '.join(part.ids)}: {error}") from error
 
 
 def _decode_batch(

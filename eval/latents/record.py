@@ -14,12 +14,14 @@ from eval.latents.measure import Decoded, Survey
 from eval.latents.posteriors import active, posterior_share
 from eval.latents.spectrum import RadialSpectrum, high_frequency_shares
 from eval.rows import finite_or_text
+from latentcodec.scaling import Scaling
+from latentcodec.vae.calibration import RunningStatistics
 
 Number = float | int | str | None
 """A figure in JSON: infinities as text, None where it is undefined."""
 
 Row = dict[str, Any]
-
+"""One VAE's figures, or part of them."""
 
 NOTHING_DECODED: Row = {"equivariance": {}, "noise": {}, "cut": {}}
 """In the place of `decoded_fields` where nothing was."""
@@ -35,6 +37,21 @@ def numbers(values: Tensor) -> Any:
     if values.ndim == 0:
         return number(values.item())
     return [numbers(value) for value in values]
+
+
+def scale_fields(statistics: RunningStatistics, scaling: Scaling) -> Row:
+    """The scaling factor that raw latents ask for, and what the scale that a config has makes of them.
+
+    A diffusion model wants `scaled_std` near 1, and `scaled_mean` near 0.
+    """
+    raw = torch.ones(len(statistics.mean), 1, 1, dtype=torch.float64)
+    offset, end = (scaling.apply(value * raw).flatten() for value in (0, 1))  # scaling is affine in each channel
+    gain = end - offset
+    scaled = RunningStatistics(statistics.count, offset + gain * statistics.mean, statistics.squares * gain.square())
+    mean, std = scaled.overall()
+    raw_std = statistics.overall()[1]
+    asked = 1 / raw_std if raw_std > 0 else math.inf
+    return {"measured_scaling_factor": number(asked), "scaled_mean": mean, "scaled_std": std}
 
 
 def survey_fields(survey: Survey, pixels: int) -> Row:
