@@ -16,6 +16,7 @@ import torch
 from jaxtyping import UInt8
 from skimage.metrics import structural_similarity
 
+from eval.dists import load_dists
 from eval.perceptual import LpipsNet, load_lpips
 from latentcodec.images.pixels import to_tensor
 
@@ -23,6 +24,10 @@ Image = UInt8[np.ndarray, "height width 3"]
 ImageOfAnySize = UInt8[np.ndarray, "_ _ 3"]
 """For collections, whose images need not have one size."""
 Metric = Callable[[Image, Image], float]
+
+
+class ImageTooSmallError(ValueError):
+    """An image has sides below what a metric can take."""
 
 
 def psnr(reference: Image, distorted: Image) -> float:
@@ -93,12 +98,41 @@ class LpipsMetric:
             return float(self.module(*pair))
 
 
+class DistsMetric:
+    """DISTS (Ding et al. 2020): structure and texture similarity of VGG16 features, 0 for identical images, about 1 at
+    most; lower is better.
+
+    At the images' own size, as codecs are compared; the authors' script first scales images to a short side of 256.
+
+    Args:
+        backbone: file of the VGG16 backbone, as for `LpipsMetric("vgg")`.
+        device: where the network runs.
+
+    Raises:
+        BackboneUnavailableError, BackboneFormatError: see `eval.dists.load_dists`.
+    """
+
+    LEAST_SIDE = 16
+    """Smaller images leave less than one position after the poolings."""
+
+    def __init__(self, backbone: str | Path | None = None, *, device: str | torch.device = "cpu") -> None:
+        self.device = torch.device(device)
+        self.module = load_dists(backbone).to(self.device)
+
+    def __call__(self, reference: Image, distorted: Image) -> float:
+        """The distance; raises ValueError for images that are too small."""
+        _check_pair(reference, distorted, least_side=self.LEAST_SIDE)
+        pair = [(to_tensor(image)[None].to(self.device) + 1) / 2 for image in (reference, distorted)]
+        with torch.inference_mode():
+            return float(self.module(*pair))
+
+
 @dataclass(frozen=True)
 class MetricOptions:
     """What a metric may need beside the images."""
 
     backbones: Mapping[LpipsNet, str | Path | None] = field(default_factory=dict)
-    """Files of LPIPS backbones; None or no entry: the places of `eval.perceptual.find_backbone`."""
+    """Files of backbones, VGG16's for DISTS too; None or no entry: the places of `eval.perceptual.find_backbone`."""
     device: str | torch.device = "cpu"
     """Where networks run."""
 
@@ -109,8 +143,12 @@ METRICS: dict[str, Callable[[MetricOptions], Metric]] = {
     "ms_ssim": lambda _: ms_ssim,
     "lpips_alex": lambda options: LpipsMetric("alex", options.backbones.get("alex"), device=options.device),
     "lpips_vgg": lambda options: LpipsMetric("vgg", options.backbones.get("vgg"), device=options.device),
+    "dists": lambda options: DistsMetric(options.backbones.get("vgg"), device=options.device),
 }
 """Makers of metrics by name; a network is loaded when its maker is called."""
+
+LOWER_IS_BETTER = frozenset({"lpips_alex", "lpips_vgg", "dists", "rfid", "kid"})
+"""Of all other metrics more is better. `rfid` and `kid` are of sets of images, see `eval.sets`."""
 
 
 def make_metrics(
@@ -187,4 +225,4 @@ def _check_pair(reference: np.ndarray, distorted: np.ndarray, *, least_side: int
         raise ValueError(f"expected images of equal shape, found {reference.shape} and {distorted.shape}")
     for name, side in zip(("height", "width"), reference.shape[:2], strict=True):
         if side < least_side:
-            raise ValueError(f"{name}: expected at least {least_side} pixels, found {side}. Use larger images")
+            raise ImageTooSmallError(f"{name}: expected at least {least_side} pixels, found {side}. Use larger images")

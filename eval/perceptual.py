@@ -1,4 +1,4 @@
-"""LPIPS with its ImageNet backbone taken from a file, the environment or torch's hub cache.
+"""LPIPS with its ImageNet backbone taken from a file, the environment or torch's hub cache. DISTS finds its own here too.
 
 The `lpips` package ships the linear heads of LPIPS v0.1 (Zhang et al. 2018, arXiv 1801.03924) but downloads the
 backbone. Here the backbone's origin is explicit, so that LPIPS works offline and never silently with random features.
@@ -25,12 +25,14 @@ NETWORKS: dict[LpipsNet, str] = {"vgg": "VGG16", "alex": "AlexNet"}
 ENVIRONMENT: dict[LpipsNet, str] = {"vgg": "LATENTCODEC_LPIPS_VGG", "alex": "LATENTCODEC_LPIPS_ALEX"}
 """Variable that names the backbone's file."""
 
+_USERS: dict[LpipsNet, str] = {"vgg": "LPIPS-vgg and DISTS need", "alex": "LPIPS-alex needs"}
+
 DOWNLOADS: dict[LpipsNet, str] = {"vgg": VGG16_Weights.IMAGENET1K_V1.url, "alex": AlexNet_Weights.IMAGENET1K_V1.url}
 """Address of torchvision's ImageNet weights; its last part is the file's name in torch's hub cache."""
 
 
 class BackboneUnavailableError(RuntimeError):
-    """The backbone of LPIPS is in none of the places that it may come from."""
+    """The backbone of a metric is in none of the places that it may come from."""
 
 
 class BackboneFormatError(ValueError):
@@ -78,11 +80,29 @@ def load_lpips(net: LpipsNet, backbone: str | Path | None = None, *, download: b
         BackboneUnavailableError: no file anywhere, and no download.
         BackboneFormatError: the file cannot be read, or lacks layers of `net`.
     """
-    path = find_backbone(net, backbone) or _download(net, allowed=download)
-    state = _read_state(path)
+    path = backbone_file(net, backbone, download=download)
     module = untrained_lpips(net)
-    _copy_features(module.net, state, f"{path} does not hold torchvision's {NETWORKS[net]} features")
+    load_features(module.net, net, path)
     return module
+
+
+def backbone_file(net: LpipsNet, backbone: str | Path | None = None, *, download: bool = True) -> Path:
+    """As `find_backbone`, and then the download.
+
+    Raises:
+        BackboneUnavailableError: no file anywhere, and no download.
+    """
+    return find_backbone(net, backbone) or _download(net, allowed=download)
+
+
+def load_features(module: nn.Module, net: LpipsNet, path: Path) -> None:
+    """Copy torchvision's ImageNet features of `net` into a network that is cut into parts: its parameters are named
+    `PART.N.weight` and `PART.N.bias`, where N is the layer's number in torchvision's `features`.
+
+    Raises:
+        BackboneFormatError: the file cannot be read, or lacks layers of `net`.
+    """
+    _copy_features(module, _read_state(path), f"{path} does not hold torchvision's {NETWORKS[net]} features")
 
 
 def untrained_lpips(net: LpipsNet) -> lpips.LPIPS:
@@ -99,7 +119,7 @@ def untrained_lpips(net: LpipsNet) -> lpips.LPIPS:
 
 def _ways(net: LpipsNet) -> str:
     return (
-        f"LPIPS-{net} needs torchvision's ImageNet features of {NETWORKS[net]}. Either name a file (safetensors, or "
+        f"{_USERS[net]} torchvision's ImageNet features of {NETWORKS[net]}. Either name a file (safetensors, or "
         f"torch's .pth with tensors only) as `backbone`; or set {ENVIRONMENT[net]} to it; or put "
         f"{hub_cache_path(net).name} into {hub_cache_path(net).parent}; or allow the download where there is a network."
     )
@@ -132,10 +152,10 @@ def _read_state(path: Path) -> dict[str, Tensor]:
 
 
 def _copy_features(net: nn.Module, state: dict[str, Tensor], complaint: str) -> None:
-    """Copy `features.N.*` of torchvision's network into the slices that the package cuts it into; N is kept there."""
+    """Copy `features.N.*` of torchvision's network into the parts that a package cuts it into; N is kept there."""
     problems = []
     for name, parameter in net.named_parameters():
-        _, index, kind = name.split(".")  # sliceK.N.weight
+        _, index, kind = name.split(".")  # part.N.weight
         key = f"features.{index}.{kind}"
         found = state.get(key)
         if not isinstance(found, Tensor):

@@ -4,16 +4,21 @@ import math
 
 import numpy as np
 import pytest
+import pytorch_msssim
+import skimage.data
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from jaxtyping import TypeCheckError
 from scipy.ndimage import correlate1d
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from eval import metrics as module
 from eval.metrics import (
+    LOWER_IS_BETTER,
     METRICS,
+    ImageTooSmallError,
     LpipsMetric,
     evaluate_pairs,
     make_metrics,
@@ -95,6 +100,47 @@ def test_ms_ssim_is_the_formula() -> None:
     assert ms_ssim(x, y) == pytest.approx(product.mean(), abs=2e-6)
 
 
+def psnr_reference(x: np.ndarray, y: np.ndarray) -> float:
+    return float(peak_signal_noise_ratio(x, y, data_range=255))
+
+
+def ssim_reference(x: np.ndarray, y: np.ndarray) -> float:
+    """The call for the figures of Wang et al., on floats of 0 ... 1."""
+    return float(
+        structural_similarity(
+            x / 255,
+            y / 255,
+            gaussian_weights=True,
+            sigma=1.5,
+            use_sample_covariance=False,
+            data_range=1,
+            channel_axis=-1,
+        )
+    )
+
+
+def ms_ssim_reference(x: np.ndarray, y: np.ndarray) -> float:
+    pair = [torch.from_numpy(image).permute(2, 0, 1)[None].double() / 255 for image in (x, y)]
+    return float(pytorch_msssim.MS_SSIM(data_range=1, size_average=False)(*pair))
+
+
+# LPIPS and DISTS: tests/test_perceptual.py and tests/test_dists.py. rFID and KID: tests/test_sets.py.
+REFERENCES = {"psnr": (psnr_reference, 1e-9), "ssim": (ssim_reference, 1e-9), "ms_ssim": (ms_ssim_reference, 2e-6)}
+
+
+@pytest.mark.parametrize("name", REFERENCES)
+def test_equals_its_reference_package(name: str) -> None:
+    """On noise, on smooth random pictures and on photographs, up to the tolerance beside it."""
+    reference, tolerance = REFERENCES[name]
+    metric = make_metrics([name])[name]
+    random = np.random.default_rng(0).integers(0, 256, (2, 161, 170, 3), dtype=np.uint8)
+    photos = [np.ascontiguousarray(getattr(skimage.data, photo)()[:200, :190]) for photo in ("astronaut", "coffee")]
+    pairs = [(random[0], random[1]), (picture(5), noisy(picture(5), 6))]
+    pairs += [(photo, noisy(photo, spread)) for photo, spread in zip(photos, (3, 30), strict=True)]
+    for x, y in pairs:
+        assert metric(x, y) == pytest.approx(reference(x, y), abs=tolerance)
+
+
 @pytest.mark.parametrize("name", WITHOUT_WEIGHTS)
 def test_symmetric_and_monotone(name: str) -> None:
     metric = make_metrics([name])[name]
@@ -146,7 +192,7 @@ def test_errors_name_pair_metric_and_side() -> None:
     with pytest.raises(ValueError, match=r"height: expected at least 161 pixels, found 60"):
         ms_ssim(picture(0, 60, 300), picture(0, 60, 300))
     assert ms_ssim(small[:161, :160].repeat(2, 1), small[:161, :160].repeat(2, 1)) == 1
-    with pytest.raises(ValueError, match="height: expected at least 11 pixels, found 10"):
+    with pytest.raises(ImageTooSmallError, match="height: expected at least 11 pixels, found 10"):
         ssim(picture(0, 10, 30), picture(0, 10, 30))
     with pytest.raises(ValueError, match=r"unknown metrics \['fid'\]: choose from psnr, ssim"):
         make_metrics(["psnr", "fid"])
@@ -196,12 +242,16 @@ def test_registry_makes_every_metric_but_loads_no_network_unasked(monkeypatch: p
             return 0.0
 
     monkeypatch.setattr(module, "LpipsMetric", Recorder)
-    assert set(METRICS) == {"psnr", "ssim", "ms_ssim", "lpips_alex", "lpips_vgg"}
+    monkeypatch.setattr(module, "DistsMetric", lambda backbone, *, device: Recorder("dists", backbone, device=device))
+    assert set(METRICS) == {"psnr", "ssim", "ms_ssim", "lpips_alex", "lpips_vgg", "dists"}
+    assert LOWER_IS_BETTER - {"rfid", "kid"} == set(METRICS) - set(WITHOUT_WEIGHTS)
     make_metrics(WITHOUT_WEIGHTS)
     assert made == []
     metrics = make_metrics(METRICS, backbones={"vgg": "features.safetensors"}, device="meta")
     assert list(metrics) == list(METRICS)
-    assert made == [("alex", None, "meta"), ("vgg", "features.safetensors", "meta")]
+    assert made == [
+        ("alex", None, "meta"), ("vgg", "features.safetensors", "meta"), ("dists", "features.safetensors", "meta")
+    ]  # fmt: skip
 
 
 @pytest.mark.shared
