@@ -10,7 +10,19 @@ def _speed(arguments: list[str]) -> None:
     main(arguments)
 
 
-COMMANDS: dict[str, Callable[[list[str]], None]] = {"speed": _speed}
+def _latents(arguments: list[str]) -> None:
+    from eval.latents.command import main
+
+    main(arguments)
+
+
+def _reconstruct(arguments: list[str]) -> None:
+    from eval.reconstruct.command import main
+
+    main(arguments)
+
+
+COMMANDS: dict[str, Callable[[list[str]], None]] = {"reconstruct": _reconstruct, "latents": _latents, "speed": _speed}
 
 
 def main(arguments: list[str]) -> int:
@@ -30,12 +42,18 @@ def main(arguments: list[str]) -> int:
 
 
 def _named_errors() -> tuple[type[Exception], ...]:
-    from eval.perceptual import BackboneUnavailableError
+    from eval.labels import LabelError
+    from eval.latents.measure import LatentsError
+    from eval.perceptual import BackboneFormatError, BackboneUnavailableError
+    from eval.reconstruct.evaluate import EvaluationError
     from latentcodec.images.decode import BrokenImageError
     from latentcodec.images.sources import SourceError
     from latentcodec.vae.loading import VAELoadError
 
-    return (BackboneUnavailableError, BrokenImageError, SourceError, VAELoadError)
+    return (
+        BackboneFormatError, BackboneUnavailableError, BrokenImageError, EvaluationError, LabelError, LatentsError,
+        SourceError, VAELoadError,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

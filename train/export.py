@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from eval.metrics import psnr
-from eval.reconstruction import reconstruct
+from eval.reconstruct.modes import reconstruct
 from latentcodec.images.pixels import to_tensor
 from latentcodec.vae.calibration import measure_latents, write_scaling
 from latentcodec.vae.ldm import save_ldm

@@ -10,7 +10,7 @@ from diffusers import AutoencoderKL
 from jaxtyping import UInt8
 
 from eval.metrics import evaluate_pairs, make_metrics, mean_metric
-from eval.reconstruction import reconstruct
+from eval.reconstruct.modes import reconstruct
 from latentcodec.images.decode import BrokenImageError
 from latentcodec.images.geometry import center_crop, resize_short_side
 from train.config import ConfigError, TrainConfig
