@@ -6,12 +6,13 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from latentcodec.engine import Engine, Execution, TilingMode
+from latentcodec.images.pixels import normalize
 from latentcodec.inputs import Images, read_images, size_of, to_network
-from latentcodec.latents import Latents, Moments, Pictures
+from latentcodec.latents import LOGVAR_RANGE, Latents, Moments, Pictures
 from latentcodec.memory import freed_memory_kept
 from latentcodec.padding import crop_back, padded_side, reflect_pad
 from latentcodec.precision import SUPPORTED, fastest_dtype
@@ -206,8 +207,29 @@ class LatentCodec:
                 )
         means, logvars = zip(*(moments.chunk(2) for moments, _ in results), strict=True) if results else ((), ())
         return Moments(
-            means, tuple(value.clamp(-30.0, 20.0) for value in logvars), tuple(sizes), tuple(how for _, how in results)
+            means,
+            tuple(value.clamp(*LOGVAR_RANGE) for value in logvars),
+            tuple(sizes),
+            tuple(how for _, how in results),
         )
+
+    def batch_size(self, height: int, width: int) -> int:
+        """How many images of this size make a full batch; 1 where they are computed in tiles."""
+        return max(1, self._encoder.batch_limit(self._padded((height, width))))
+
+    def encode_batch(
+        self, pixels: UInt8[Tensor, "batch 3 height width"]
+    ) -> tuple[Float[Tensor, "batch moments latent_height latent_width"], tuple[str, ...]]:
+        """What `encode_moments` computes, for images of one size, mean and logvar in one tensor on the codec's device: for
+        loops that keep a GPU busy. Nothing waits for it, so values that are not finite come back as they are.
+
+        Returns:
+            float32 moments, and how each was computed, as in `Moments`.
+        """
+        images = reflect_pad(normalize(pixels), self.factor)
+        results = self._encoder.run([Size(*images.shape[2:])] * len(images), images.__getitem__)
+        mean, logvar = torch.stack([moments for moments, _ in results]).chunk(2, dim=1)
+        return torch.cat([mean, logvar.clamp(*LOGVAR_RANGE)], dim=1), tuple(how for _, how in results)
 
     def encode(self, images: Images, *, sample: bool = False, seed: int = 0) -> Latents:
         """Scaled latents of each image, ready for a diffusion model: the posterior's mean, or a draw from it.

@@ -101,7 +101,7 @@ class Engine:
     ) -> Iterator[tuple[list[int], Float[Tensor, "batch _ _ _"], str]]:
         """Yields parts of `indices` with their output."""
         while indices:
-            limit = self._batch_limit(size)
+            limit = self.batch_limit(size)
             batch = indices[:limit]
             output = None if limit == 0 else self._try_batch(torch.stack([load(index) for index in batch]), limit)
             if output is not None:
@@ -114,8 +114,8 @@ class Engine:
             else:
                 self._lower_limit(size, len(batch))
 
-    def _batch_limit(self, size: Size) -> int:
-        """How many inputs of this size go into a batch; 0 means tiles."""
+    def batch_limit(self, size: Size) -> int:
+        """How many inputs of this size go into a batch; 0 means tiles. It goes down when memory runs out."""
         if size not in self.batch_limits:
             pixels = size.height * size.width * self.pixels_per_side**2
             tiles = self._needs_tiles(size)

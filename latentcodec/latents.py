@@ -11,6 +11,9 @@ from torch import Tensor
 
 from latentcodec.images.pixels import to_uint8
 
+LOGVAR_RANGE = (-30.0, 20.0)
+"""Logarithms of variances are clamped to it, as diffusers does."""
+
 Size = tuple[int, int]
 """Height and width in pixels."""
 
@@ -22,7 +25,7 @@ class Moments:
     mean: tuple[Float[Tensor, "channels _ _"], ...]
     """float32, one for each image; the sides are those of the padded image over the VAE's factor."""
     logvar: tuple[Float[Tensor, "channels _ _"], ...]
-    """Natural logarithm of the variance, clamped to -30 ... 20 as diffusers does; same shapes."""
+    """Natural logarithm of the variance, clamped to `LOGVAR_RANGE`; same shapes."""
     sizes: tuple[Size, ...]
     """Of each image before padding; decoding crops back to it."""
     methods: tuple[str, ...]

@@ -79,6 +79,19 @@ def test_batches_are_diffusers_bit_for_bit_too(vae: AutoencoderKL) -> None:
     assert torch.equal(torch.stack(moments.mean), vae.encode(images).latent_dist.mean)
 
 
+def test_a_batch_of_bytes_is_encoded_like_a_list_of_images(vae: AutoencoderKL) -> None:
+    codec = LatentCodec(vae, batch_pixels=3 * 32 * 48)
+    assert (codec.batch_size(30, 41), codec.batch_size(64, 64), codec.batch_size(8, 8)) == (3, 1, 72)
+    images = [photo(30, 41, seed) for seed in range(3)]
+    expected = codec.encode_moments(images)
+    moments, methods = codec.encode_batch(torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2))
+    assert torch.equal(moments, torch.cat([torch.stack(expected.mean), torch.stack(expected.logvar)], dim=1))
+    assert methods == expected.methods
+    tiled = LatentCodec(vae, tiling="exact", tile=32)
+    assert tiled.batch_size(64, 64) == 1
+    assert tiled.encode_batch(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))[1] == ("tiles",)
+
+
 def test_results_can_be_trained_on(codec: LatentCodec) -> None:
     latents = codec.encode(photo(16, 16)).tensor
     weight = torch.ones(1, requires_grad=True)

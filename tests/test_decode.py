@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageFile
 
 from latentcodec.images import decode
-from latentcodec.images.decode import IMAGE_EXTENSIONS, BrokenImageError, decode_image
+from latentcodec.images.decode import IMAGE_EXTENSIONS, BrokenImageError, OpenImage, decode_image
 
 XYZ_D50_TO_SRGB = np.array(
     [[3.1338561, -1.6168667, -0.4906146], [-0.9787684, 1.9161415, 0.0334540], [0.0719453, -0.2289914, 1.4052427]]
@@ -630,3 +630,25 @@ def test_pillows_warnings_do_not_leak() -> None:
 
 def test_extensions_are_lower_case_with_dot() -> None:
     assert all(extension.startswith(".") and extension.islower() for extension in IMAGE_EXTENSIONS)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_an_open_image_knows_its_upright_size(format: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encode(Image.fromarray(photo(40, 64)), format, exif=exif)
+    opened = OpenImage(data)
+    assert (opened.height, opened.width) == ((64, 40) if orientation >= 5 else (40, 64))
+    pixels = opened.pixels(draft_size=20)
+    scale = 2 if format == "JPEG" else 1
+    assert pixels.shape[:2] == (opened.height // scale, opened.width // scale)
+
+
+def test_an_open_image_is_refused_as_early_as_its_format_allows() -> None:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))
+    with pytest.raises(BrokenImageError, match=r"^cut\.png: damaged or truncated"):
+        OpenImage(encode(noise, "PNG")[:2000], id="cut.png")
+    opened = OpenImage(encode(noise, "JPEG")[:1500], id="cut.jpg")
+    with pytest.raises(BrokenImageError, match=r"^cut\.jpg: damaged or truncated"):
+        opened.pixels()

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from latentcodec.images.geometry import center_crop, crop, resize, resize_short_side
+from latentcodec.images.geometry import center_crop, crop, resize, resize_part, resize_short_side
 
 SIDES = st.integers(1, 90)
 
@@ -78,3 +78,23 @@ def test_errors_say_what_was_expected() -> None:
         center_crop(numbered(8, 12), 9, 2)
     with pytest.raises(ValueError, match=r"size: expected sides of at least 1 pixel, found 0 x 0"):
         resize_short_side(numbered(8, 12), 0)
+
+
+@given(SIDES, SIDES, st.integers(1, 60), st.integers(1, 60), st.data())
+def test_a_resized_part_is_cropped_from_the_resized_whole(
+    height: int, width: int, rows: int, columns: int, data: st.DataObject
+) -> None:
+    image = numbered(height, width) + np.uint8(60)  # no overshoot, see resize_part
+    top, left = data.draw(st.integers(0, rows - 1)), data.draw(st.integers(0, columns - 1))
+    box = (top, left, data.draw(st.integers(1, rows - top)), data.draw(st.integers(1, columns - left)))
+    expected = crop(resize(image, rows, columns), *box)
+    found = resize_part(image, (rows, columns), *box)
+    assert found.shape == expected.shape
+    assert np.abs(found.astype(int) - expected).max() <= 1
+
+
+def test_the_middle_of_a_very_long_strip_is_cheap() -> None:
+    strip = numbered(1, 10_000)
+    assert resize_part(strip, (5000, 50_000_000), 0, 25_000_000, 64, 64).shape == (64, 64, 3)
+    with pytest.raises(ValueError, match="expected a box inside 64 x 64, found 10 x 10 at"):
+        resize_part(strip, (64, 64), 60, 0, 10, 10)

@@ -24,6 +24,7 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset
 from latentcodec.images import hub
 from latentcodec.images.decode import BrokenImageError
 from latentcodec.images.folder import FolderSource
+from latentcodec.images.items import ListedSource
 from latentcodec.images.packed import PackedStrings
 from latentcodec.images.parquet import ParquetSource
 from latentcodec.images.paths import expand_braces, relative_names
@@ -601,6 +602,28 @@ class Numbers(Dataset):
     def __getitem__(self, index: int) -> tuple[str, int]:
         item = self.source[index]
         return item.id, number_of(item)
+
+
+@pytest.mark.parametrize("kind", KINDS[:3])
+def test_a_listing_changes_with_the_ids_alone(tmp_path: Path, kind: str) -> None:
+    listings = []
+    for number in range(2):
+        (tmp_path / str(number)).mkdir()
+        source = make_source(kind, tmp_path / str(number))
+        assert isinstance(source, ListedSource)
+        listings.append(source.listing())
+    assert listings[0] == listings[1] == open_source(tmp_path / "1").listing()
+    assert listings[0].startswith("sha256:")
+    file = min((tmp_path / "1").iterdir())
+    file.rename(file.with_stem(file.stem + "-renamed"))
+    assert open_source(tmp_path / "1").listing() != listings[0]
+
+
+def test_listings_of_made_and_hub_sources(saved_dataset: Path) -> None:
+    assert ProceduralSource(1).listing() != ProceduralSource(2).listing() == ProceduralSource(2).listing()
+    source = open_source(saved_dataset)
+    assert isinstance(source, ListedSource)
+    assert source.listing() == open_source(saved_dataset).listing()
 
 
 def test_forked_workers_read_what_the_process_reads(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from PIL import (  # the plugins register themselves when imported
     Image,
     ImageFile,
     Jpeg2KImagePlugin,  # noqa: F401
-    JpegImagePlugin,  # noqa: F401
+    JpegImagePlugin,
     PngImagePlugin,  # noqa: F401
     PpmImagePlugin,  # noqa: F401
     QoiImagePlugin,  # noqa: F401
@@ -69,6 +69,8 @@ _TRANSPOSE = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_SIDEWAYS = {_TRANSPOSE[orientation] for orientation in (5, 6, 7, 8)}
+"""Those that exchange height and width."""
 
 
 class BrokenImageError(ValueError):
@@ -114,23 +116,61 @@ def decode_image(
     Raises:
         BrokenImageError: missing, empty, truncated, too large, or not an image.
     """
+    _check_draft_size(draft_size)
+    return OpenImage(data, id=id, max_pixels=max_pixels).pixels(background=background, draft_size=draft_size)
+
+
+class OpenImage:
+    """An image whose size is known already and whose pixels can be had once, for callers who decide by the size how to
+    decode. JPEGs are only decoded for their pixels; other formats at once.
+
+    Args:
+        data, id, max_pixels: see `decode_image`.
+
+    Raises:
+        BrokenImageError: see `decode_image`.
+    """
+
+    def __init__(self, data: bytes | str | Path, *, id: str | None = None, max_pixels: int = 89_478_485) -> None:
+        if isinstance(data, bytes):
+            self._name = id or "<bytes>"
+        else:
+            self._name = id or printable_path(data)
+            data = read_file(data, self._name)
+        with _pillow_warnings_ignored():
+            self._image = _open(data, self._name, max_pixels)
+            if not isinstance(self._image, JpegImagePlugin.JpegImageFile):
+                self._load()  # a PNG may say its orientation behind the pixels
+            self._transpose = _orientation(self._image, self._name)
+        sides = self._image.size if self._transpose in _SIDEWAYS else self._image.size[::-1]
+        self.height, self.width = sides
+        """Of the upright image, in pixels, whatever ``draft_size`` makes of it."""
+
+    def pixels(
+        self, *, background: tuple[int, int, int] = (255, 255, 255), draft_size: int | None = None
+    ) -> UInt8[np.ndarray, "height width 3"]:
+        """The image, see `decode_image`. To be called once."""
+        _check_draft_size(draft_size)
+        with _pillow_warnings_ignored():
+            if draft_size is not None:
+                self._image.draft(None, (draft_size, draft_size))
+            self._load()
+            try:
+                upright = self._image if self._transpose is None else self._image.transpose(self._transpose)
+                return np.array(to_srgb(upright, background, self._name))
+            except (*_READER_ERRORS, Image.DecompressionBombError) as error:
+                raise _damaged(self._name, error) from error
+
+    def _load(self) -> None:
+        try:
+            self._image.load()
+        except (*_READER_ERRORS, Image.DecompressionBombError) as error:
+            raise _damaged(self._name, error) from error
+
+
+def _check_draft_size(draft_size: int | None) -> None:
     if draft_size is not None and draft_size < 1:
         raise ValueError(f"draft_size: expected a positive number of pixels, found {draft_size}")
-    if isinstance(data, bytes):
-        name = id or "<bytes>"
-    else:
-        name = id or printable_path(data)
-        data = read_file(data, name)
-    with _pillow_warnings_ignored():
-        image = _open(data, name, max_pixels)
-        try:
-            if draft_size is not None:
-                image.draft(None, (draft_size, draft_size))
-            image.load()
-            rgb = to_srgb(_upright(image, name), background, name)
-            return np.array(rgb)
-        except (*_READER_ERRORS, Image.DecompressionBombError) as error:
-            raise BrokenImageError(name, f"damaged or truncated: {_words(error)}") from error
 
 
 def printable_path(path: str | Path) -> str:
@@ -162,7 +202,7 @@ def _open(data: bytes, name: str, max_pixels: int) -> ImageFile.ImageFile:
     except Image.DecompressionBombError as error:
         raise BrokenImageError(name, f"too large: {error} Pillow's limit is PIL.Image.MAX_IMAGE_PIXELS.") from error
     except _READER_ERRORS as error:
-        raise BrokenImageError(name, f"damaged or truncated: {_words(error)}") from error
+        raise _damaged(name, error) from error
     width, height = image.size
     if width * height > max_pixels:
         raise BrokenImageError(
@@ -171,17 +211,20 @@ def _open(data: bytes, name: str, max_pixels: int) -> ImageFile.ImageFile:
     return image
 
 
-def _upright(image: Image.Image, name: str) -> Image.Image:
-    """Applies the EXIF orientation. EXIF that cannot be read counts as absent: it is no reason to lose the image."""
+def _orientation(image: Image.Image, name: str) -> Image.Transpose | None:
+    """What makes the image upright. EXIF that cannot be read counts as absent: it is no reason to lose the image."""
     if image.format == "JXL" and not getattr(image, "jpeg", False):
-        return image  # the decoder has turned it already; only JPEGs recompressed as JPEG XL come as they were
+        return None  # the decoder has turned it already; only JPEGs recompressed as JPEG XL come as they were
     try:
         orientation = image.getexif().get(_ORIENTATION_TAG, 1)
     except _READER_ERRORS as error:
         logger.info("%s: EXIF ignored, it cannot be read: %s", name, _words(error))
-        return image
-    transpose = _TRANSPOSE.get(orientation) if isinstance(orientation, int) else None
-    return image if transpose is None else image.transpose(transpose)
+        return None
+    return _TRANSPOSE.get(orientation) if isinstance(orientation, int) else None
+
+
+def _damaged(name: str, error: BaseException) -> BrokenImageError:
+    return BrokenImageError(name, f"damaged or truncated: {_words(error)}")
 
 
 def _unknown(data: bytes) -> str:

@@ -9,7 +9,7 @@ import fsspec
 import numpy as np
 
 from latentcodec.images.decode import IMAGE_EXTENSIONS, BrokenImageError, printable_path, read_file
-from latentcodec.images.items import ImageItem, SourceError, checked_index
+from latentcodec.images.items import ImageItem, SourceError, checked_index, listing_hash
 from latentcodec.images.packed import PackedStrings
 from latentcodec.images.paths import is_url
 from latentcodec.images.sidecars import SIDECAR_EXTENSIONS, parse_sidecars
@@ -57,6 +57,10 @@ class FolderSource:
                 if self._sidecars[index] >> bit & 1:
                     files[extension] = self._read(stem + b"." + extension.encode(), id)
         return ImageItem(id, self._read(name, id), parse_sidecars(id, files))
+
+    def listing(self) -> str:
+        """See `ListedSource`."""
+        return listing_hash("folder", self._names.digest())
 
     def _read(self, name: bytes, id: str) -> bytes:
         if not is_url(self.root):

@@ -60,3 +60,27 @@ def center_crop(
     """
     rows, columns = image.shape[:2]
     return crop(image, (rows - height) // 2, (columns - width) // 2, height, width)
+
+
+def resize_part(
+    image: UInt8[np.ndarray, "height width 3"], resized: tuple[int, int], top: int, left: int, height: int, width: int
+) -> UInt8[np.ndarray, "{height} {width} 3"]:
+    """What `crop` would give of the image resized to ``resized`` (height, width), without making the rest of it.
+
+    So a strip of 1 x 10,000 pixels does not become one of 512 x 5,120,000 for the sake of its middle. Values may differ in
+    the last bit, and more where the filter overshoots: Pillow rounds between its two passes and takes the cheaper order.
+
+    Raises:
+        ValueError: the box is empty or leaves the resized image.
+    """
+    rows, columns = image.shape[:2]
+    if not (0 <= top < top + height <= resized[0] and 0 <= left < left + width <= resized[1]):
+        raise ValueError(
+            f"resize_part: expected a box inside {resized[0]} x {resized[1]}, found {height} x {width} at ({top}, {left})"
+        )
+    if image.shape[:2] == resized:
+        return crop(image, top, left, height, width)
+    down, across = rows / resized[0], columns / resized[1]
+    # rounding may put an end a hair outside the image, which Pillow refuses
+    box = (left * across, top * down, min((left + width) * across, columns), min((top + height) * down, rows))
+    return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS, box=box))

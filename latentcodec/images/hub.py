@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from latentcodec.images.decode import BrokenImageError
-from latentcodec.images.items import ImageItem, SourceError, checked_index
+from latentcodec.images.items import ImageItem, SourceError, checked_index, listing_hash
 from latentcodec.images.parquet import image_bytes
 from latentcodec.images.stream import shuffled
 
@@ -34,6 +34,10 @@ class HubSource:
     def __getitem__(self, index: int) -> ImageItem:
         index = checked_index(index, len(self))
         return _item(self._dataset[index], self.column, f"{self.label}/{index}")
+
+    def listing(self) -> str:
+        """See `ListedSource`."""
+        return listing_hash("hf", self.label, len(self))
 
 
 class HubStream:

@@ -1,5 +1,6 @@
 """What every source of images has in common: the item, the two protocols, the error."""
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
@@ -53,6 +54,15 @@ class ImageSource(Protocol):
 
 
 @runtime_checkable
+class ListedSource(ImageSource, Protocol):
+    """A source that can tell whether it is still the same one, without reading its images."""
+
+    def listing(self) -> str:
+        """A hash that is the same if and only if the source holds images of the same ids in the same order."""
+        ...
+
+
+@runtime_checkable
 class ImageStream(Protocol):
     """Images in order only, for data that is never whole on this machine."""
 
@@ -63,6 +73,11 @@ class ImageStream(Protocol):
     def skip(self, count: int) -> "ImageStream":
         """The same stream without its first ``count`` elements, to go on after an interruption."""
         ...
+
+
+def listing_hash(*parts: object) -> str:
+    """A hash, in hexadecimal behind "sha256:", of what the ids of a source follow from."""
+    return "sha256:" + hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()
 
 
 def checked_index(index: int, length: int) -> int:

@@ -1,5 +1,6 @@
 """Millions of short strings without millions of Python objects."""
 
+import hashlib
 from collections.abc import Iterable
 
 import numpy as np
@@ -24,3 +25,9 @@ class PackedStrings:
         if not 0 <= index < len(self):
             raise IndexError(f"index: expected 0 ... {len(self) - 1}, found {index}")
         return self._buffer[self._ends[index] : self._ends[index + 1]]
+
+    def digest(self) -> str:
+        """SHA-256, in hexadecimal, that is the same for the same strings in the same order."""
+        whole = hashlib.sha256(self._ends.astype("<i8", copy=False).data)
+        whole.update(self._buffer)
+        return whole.hexdigest()

@@ -1,5 +1,6 @@
 """Parquet files with encoded images in a column as a map-style source."""
 
+import hashlib
 import os
 import threading
 from collections import OrderedDict
@@ -12,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from latentcodec.images.decode import BrokenImageError
-from latentcodec.images.items import ImageItem, SourceError, checked_index
+from latentcodec.images.items import ImageItem, SourceError, checked_index, listing_hash
 from latentcodec.images.paths import find_files, is_url, relative_names
 from latentcodec.images.process import PerProcess
 
@@ -69,6 +70,11 @@ class ParquetSource:
         values: dict[str, Any] = table.slice(index - before, 1).to_pylist()[0]
         cell = values.pop(self.column)
         return ImageItem(id, image_bytes(cell, id, os.path.dirname(self.files[file])), values)
+
+    def listing(self) -> str:
+        """See `ListedSource`."""
+        groups = hashlib.sha256(self._groups.astype("<i8", copy=False).data).hexdigest()
+        return listing_hash("parquet", groups, *self._labels)
 
 
 def image_bytes(cell: Any, id: str, folder: str) -> bytes:

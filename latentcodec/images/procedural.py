@@ -8,7 +8,7 @@ of the two, bit for bit the same on every machine.
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from latentcodec.images.items import ImageItem, SourceError, checked_index
+from latentcodec.images.items import ImageItem, SourceError, checked_index, listing_hash
 from latentcodec.images.procedural_random import Draws
 from latentcodec.images.procedural_shapes import edges, leaf_count, paint_leaves, power_law_radii
 from latentcodec.images.procedural_textures import noise_fields, shade
@@ -42,6 +42,10 @@ class ProceduralSource:
         index = checked_index(index, LENGTH)
         metadata = {"seed": self.seed, "index": index}
         return ImageItem(f"procedural:{self.seed}/{index}", render(self.seed, index, self.size), metadata)
+
+    def listing(self) -> str:
+        """See `ListedSource`."""
+        return listing_hash("procedural", self.seed, self.size)
 
 
 def open_procedural(seed: str = "", *, size: int = 256) -> ProceduralSource:

@@ -1,5 +1,6 @@
 """Tar shards in the webdataset form as a map-style source: random access by offset, nothing unpacked."""
 
+import hashlib
 import os
 import re
 import threading
@@ -10,7 +11,7 @@ import fsspec
 import numpy as np
 
 from latentcodec.images.decode import IMAGE_EXTENSIONS, BrokenImageError
-from latentcodec.images.items import ImageItem, SourceError, checked_index
+from latentcodec.images.items import ImageItem, SourceError, checked_index, listing_hash
 from latentcodec.images.packed import PackedStrings
 from latentcodec.images.paths import find_files, is_url, relative_names
 from latentcodec.images.process import PerProcess
@@ -78,6 +79,11 @@ class WebDatasetSource:
             if places[index, 0] >= 0
         }
         return ImageItem(id, data, parse_sidecars(id, sidecars))
+
+    def listing(self) -> str:
+        """See `ListedSource`."""
+        shards = hashlib.sha256(self._shard_of.astype("<i4", copy=False).data).hexdigest()
+        return listing_hash("webdataset", self._names.digest(), shards, *self._labels)
 
     def _read(self, shard: int, place: np.ndarray, id: str) -> bytes:
         offset, size = int(place[0]), int(place[1])
