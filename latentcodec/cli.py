@@ -18,10 +18,13 @@ from jsonargparse import ActionYesNo, DefaultHelpFormatter
 
 from latentcodec import __version__
 from latentcodec.arguments import Parser
+from latentcodec.commands.compress import compress_images
 from latentcodec.commands.convert import convert_vae
 from latentcodec.commands.decode import decode_latents
+from latentcodec.commands.decompress import decompress_files
 from latentcodec.commands.encode import encode_images
 from latentcodec.commands.inspect import inspect_vae
+from latentcodec.commands.prepare_bitstream import prepare_bitstream_command
 from latentcodec.commands.push import push_vae_command
 from latentcodec.commands.reconstruct import reconstruct_images
 
@@ -33,6 +36,9 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "encode": encode_images,
     "decode": decode_latents,
     "reconstruct": reconstruct_images,
+    "compress": compress_images,
+    "decompress": decompress_files,
+    "prepare-bitstream": prepare_bitstream_command,
 }
 
 

@@ -3,7 +3,7 @@
 What several of them share:
 
 images.py       the images that a command line names, decoded ahead by threads
-latents.py      the files of latents that it names
+latents.py      the files that it names, and what is in files of latents
 codec.py        the codec that it asks for
 report.py       what is printed at the end
 """

@@ -42,13 +42,13 @@ def decode_latents(
 
     from latentcodec.commands.codec import open_codec
     from latentcodec.commands.images import save_png
-    from latentcodec.commands.latents import find_latents, raw_of
+    from latentcodec.commands.latents import find_files, raw_of
     from latentcodec.commands.report import Row, as_json, require_none, tiled_notes
     from latentcodec.images.skipped import SkippedImages
     from latentcodec.latent_file import LatentFileError, read_latent_file
     from latentcodec.memory import freed_memory_kept
 
-    files = find_latents(latents)
+    files = find_files(latents, ".safetensors", "write some with `latentcodec encode`")
     scale = {"scaling_factor": scaling_factor, "shift_factor": shift_factor}
     codec = open_codec(vae, dtype, device=device, tiling=tiling, variant=variant, **scale)
     rows: list[Row] = []

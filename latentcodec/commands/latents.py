@@ -1,4 +1,4 @@
-"""The files of latents that a command line names."""
+"""The files that a command line names, and what is in files of latents."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,17 +8,17 @@ from latentcodec.latent_file import LatentFile, LatentFileError
 from latentcodec.latents import Moments
 
 
-def find_latents(paths: Sequence[str]) -> list[tuple[str, Path]]:
-    """The files among `paths`, and the .safetensors files below its folders: name (below the folder) and path.
+def find_files(paths: Sequence[str], suffix: str, remedy: str) -> list[tuple[str, Path]]:
+    """The files among `paths`, and those with this suffix below its folders: name (below the folder) and path.
 
     Raises:
-        CommandError: nothing there, or two of the same name.
+        CommandError: nothing there, which ends in `remedy`; or two of the same name.
     """
     found: dict[str, Path] = {}
     for given in map(Path, paths):
-        inside = sorted(given.rglob("*.safetensors")) if given.is_dir() else [given]
+        inside = sorted(given.rglob(f"*{suffix}")) if given.is_dir() else [given]
         if not inside:
-            raise CommandError(f"{given}: no .safetensors files below it; write some with `latentcodec encode`")
+            raise CommandError(f"{given}: no {suffix} files below it; {remedy}")
         for path in inside:
             name = path.relative_to(given).as_posix() if given.is_dir() else path.name
             if name in found:

@@ -1,0 +1,181 @@
+"""What is known -> expected value and spread of the next integers, by one small integer network for each channel and
+pass.
+
+A network sees, in units of its channel's spread: the known neighbours in its channel, and of every channel before the
+value at the position and the sum of the four around it; as logarithms: how far the predictions around it were off, in
+its own channel and in each before, and the step. It gives the expected value (on top of a linear one) and the
+logarithm of the spread. Weights, inputs and what is in between are integers.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float64, Int32, Int64
+
+from latentcodec.bitstream.integers import LOG_UNIT, integer_log2, product
+from latentcodec.bitstream.lattice import REACH, Pass, passes
+from latentcodec.bitstream.tables import Split, class_of, split
+
+HIDDEN = 32
+INPUT_LIMIT = 2**15
+"""Inputs are clipped to this; LOG_UNIT is one."""
+WEIGHT_UNIT = 4096
+"""Weights are in units of 1 / WEIGHT_UNIT and int16."""
+HIDDEN_LIMIT = 2**20
+
+Maps = Int64[np.ndarray, "channels height width"]
+Choose = Callable[[int, Pass, Int64[np.ndarray, " n"], Split], Int64[np.ndarray, " n"]]
+"""Called with channel, pass, expected value (in eighths of the step) and split of all positions of the pass; gives their
+integers: the decoder's, or the encoder's own."""
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """inputs -> HIDDEN -> HIDDEN -> 2, with ReLU, and a linear path beside; integers in float64."""
+
+    first: Float64[np.ndarray, "inputs hidden"]
+    first_bias: Float64[np.ndarray, " hidden"]
+    second: Float64[np.ndarray, "hidden hidden"]
+    second_bias: Float64[np.ndarray, " hidden"]
+    last: Float64[np.ndarray, "hidden 2"]
+    linear: Float64[np.ndarray, "inputs 2"]
+    last_bias: Float64[np.ndarray, " 2"]
+
+    def __call__(self, inputs: Int64[np.ndarray, "n inputs"]) -> Int64[np.ndarray, "n 2"]:
+        """Expected value and log2 of the spread, in units of 1 / LOG_UNIT (of the channel's spread; octaves)."""
+        given = inputs.astype(np.float64)
+        hidden = _layer(product(given, self.first), self.first_bias)
+        hidden = _layer(product(hidden, self.second), self.second_bias)
+        out = product(hidden, self.last) + product(given, self.linear) + self.last_bias
+        return np.floor(out / WEIGHT_UNIT).astype(np.int64)
+
+
+def _layer(
+    sums: Float64[np.ndarray, "n hidden"], bias: Float64[np.ndarray, " hidden"]
+) -> Float64[np.ndarray, "n hidden"]:
+    return np.clip(np.floor((sums + bias) / WEIGHT_UNIT), 0, HIDDEN_LIMIT)
+
+
+@dataclass(frozen=True, eq=False)
+class ContextModel:
+    """The networks, and the integers that their inputs are made with."""
+
+    networks: dict[tuple[int, int], Network]
+    """By channel and index of the pass."""
+    scales: Int64[np.ndarray, " channels"]
+    """Of each channel: the spread of its coefficients, in units of `transform.RESOLUTION`; at least 1."""
+    steps: Int64[np.ndarray, " steps"]
+    log2_steps: Int64[np.ndarray, " steps"]
+    log2: Int64[np.ndarray, " entries"]
+
+    @property
+    def channels(self) -> int:
+        return len(self.scales)
+
+    def run(self, height: int, width: int, step_index: int, choose: Choose) -> Maps:
+        """Go through all positions in coding order; returns the integers that `choose` gave."""
+        step, log2_step = int(self.steps[step_index]), int(self.log2_steps[step_index])
+        integers = np.zeros((self.channels, height, width), np.int64)
+        known = Known(self, step, log2_step, height, width)
+        for channel in range(self.channels):
+            known.begin_channel()
+            for each in passes():
+                rows, columns = each.slices()
+                shape = integers[channel, rows, columns].shape
+                if 0 in shape:
+                    continue
+                output = self.networks[channel, each.index](known.inputs(channel, each))
+                value = (output[:, 0] * self.scales[channel]) // LOG_UNIT
+                log2_spread = output[:, 1] + integer_log2(self.scales[channel : channel + 1], self.log2)
+                expected = (8 * value + step // 2) // step
+                where = split(expected, class_of(log2_spread, log2_step, LOG_UNIT))
+                chosen = choose(channel, each, expected, where).reshape(shape)
+                integers[channel, rows, columns] = chosen
+                known.learn(channel, each, chosen * step, value.reshape(shape))
+            known.end_channel(channel)
+        return integers
+
+
+class Known:
+    """What is known of an image's coefficients so far, as maps that inputs are cut from."""
+
+    def __init__(self, model: ContextModel, step: int, log2_step: int, height: int, width: int) -> None:
+        self.model, self.step, self.log2_step = model, step, log2_step
+        self.height, self.width = height, width
+        self.lower: list[Int32[np.ndarray, "height width"]] = []
+        """Of each channel before: values, sums of the four around, logarithm of how far predictions were off."""
+
+    def begin_channel(self) -> None:
+        """Nothing of the next channel is known."""
+        padded = (self.height + 2 * REACH, self.width + 2 * REACH)
+        self.values = np.zeros(padded, np.int64)
+        self.errors = np.zeros(padded, np.int64)
+
+    def learn(
+        self,
+        channel: int,
+        each: Pass,
+        values: Int64[np.ndarray, "rows columns"],
+        expected: Int64[np.ndarray, "rows columns"],
+    ) -> None:
+        """The values of a pass and what had been expected, both in units of RESOLUTION."""
+        rows, columns = each.slices()
+        self._inside(self.values)[rows, columns] = self._scaled(values, channel)
+        self._inside(self.errors)[rows, columns] = np.abs(values - expected)
+
+    def end_channel(self, channel: int) -> None:
+        """All of a channel is known: prepare what the channels after it look at."""
+        around = _around(self.values, ((-1, 0), (1, 0), (0, -1), (0, 1)), self.height, self.width)
+        square = _around(self.errors, [(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1)], self.height, self.width)
+        found = (self._inside(self.values), around >> 2, self._log(square, 9))
+        self.lower += [np.clip(known, -INPUT_LIMIT, INPUT_LIMIT).astype(np.int32) for known in found]
+
+    def inputs(self, channel: int, each: Pass) -> Int64[np.ndarray, "n inputs"]:
+        """What the network of this channel and pass is given: `input_count` columns."""
+        rows, columns = each.slices()
+        shape = self._inside(self.values)[rows, columns].shape
+        columns_of: list[np.ndarray] = []
+        errors = np.zeros(shape, np.int64)
+        for down, right in each.neighbours:
+            part = np.s_[REACH + down : REACH + down + self.height, REACH + right : REACH + right + self.width]
+            columns_of.append(self.values[part][rows, columns])
+            errors += self.errors[part][rows, columns]
+        if each.neighbours:
+            columns_of.append(self._log(errors, len(each.neighbours)))
+        columns_of += [known[rows, columns] for known in self.lower]
+        step_input = self.log2_step - int(integer_log2(self.model.scales[channel : channel + 1], self.model.log2)[0])
+        columns_of.append(np.full(shape, step_input))
+        stacked = np.stack([column.ravel() for column in columns_of], axis=1)
+        return np.clip(stacked, -INPUT_LIMIT, INPUT_LIMIT)
+
+    def _inside(self, padded: Int64[np.ndarray, "_ _"]) -> Int64[np.ndarray, "height width"]:
+        return padded[REACH : REACH + self.height, REACH : REACH + self.width]
+
+    def _scaled(self, values: Int64[np.ndarray, "*shape"], channel: int) -> Int64[np.ndarray, "*shape"]:
+        return values * LOG_UNIT // self.model.scales[channel]
+
+    def _log(self, errors: Int64[np.ndarray, "*shape"], count: int) -> Int64[np.ndarray, "*shape"]:
+        """log2 of the mean error in steps; half a step is added, which quantisation hides."""
+        return (
+            integer_log2(2 * errors + count * self.step, self.model.log2)
+            - self.log2_step
+            - integer_log2(np.array([2 * count], np.int64), self.model.log2)
+        )
+
+
+def _around(
+    padded: Int64[np.ndarray, "_ _"],
+    offsets: "list[tuple[int, int]] | tuple[tuple[int, int], ...]",
+    height: int,
+    width: int,
+) -> Int64[np.ndarray, "height width"]:
+    total = np.zeros((height, width), np.int64)
+    for down, right in offsets:
+        total += padded[REACH + down : REACH + down + height, REACH + right : REACH + right + width]
+    return total
+
+
+def input_count(channel: int, each: Pass) -> int:
+    """Columns of a network's input."""
+    return len(each.neighbours) + bool(each.neighbours) + 3 * channel + 1

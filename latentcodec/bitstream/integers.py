@@ -1,0 +1,31 @@
+"""Arithmetic on integers that is the same on every machine: in int64, or in float64 where every value is below 2^53."""
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+LOG_UNIT = 1024
+"""Logarithms to base 2 are integers in units of 1 / LOG_UNIT octaves; fractions too have this many parts."""
+_MANTISSA_BITS = 8
+
+
+def log2_table() -> Int64[np.ndarray, " entries"]:
+    """round(LOG_UNIT log2(1 + i / 256)): part of a model's files, since the last bit of a logarithm is a library's own."""
+    parts = 2**_MANTISSA_BITS
+    return np.rint(LOG_UNIT * np.log2(1 + (np.arange(parts) + 0.5) / parts)).astype(np.int64)
+
+
+def integer_log2(
+    values: Int64[np.ndarray, "*shape"], table: Int64[np.ndarray, " entries"]
+) -> Int64[np.ndarray, "*shape"]:
+    """LOG_UNIT log2 of positive integers below 2^53, to 1/256 of their value. `frexp` only looks at bits."""
+    mantissa, exponent = np.frexp(values.astype(np.float64))  # in [0.5, 1)
+    index = (mantissa * 2 ** (_MANTISSA_BITS + 1)).astype(np.int64) - 2**_MANTISSA_BITS
+    return (exponent.astype(np.int64) - 1) * LOG_UNIT + table[index]
+
+
+def product(
+    inputs: Float64[np.ndarray, "n inputs"], weights: Float64[np.ndarray, "inputs outputs"]
+) -> Float64[np.ndarray, "n outputs"]:
+    """A matrix product of integers: exact, and so the same whatever the order of the sums, as long as
+    inputs x max |input| x max |weight| is below 2^53, which callers see to."""
+    return inputs @ weights

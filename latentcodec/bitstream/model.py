@@ -1,0 +1,137 @@
+"""A byte codec's model: transform, context model and tables of one VAE, as two files beside it."""
+
+import hashlib
+import json
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+from jaxtyping import Float32, Float64, Int64
+from safetensors import SafetensorError
+
+from latentcodec.aside import written_aside
+from latentcodec.bitstream.container import MODEL_BYTES
+from latentcodec.bitstream.context import ContextModel, Network
+from latentcodec.bitstream.entropy import probabilities
+from latentcodec.bitstream.errors import BitstreamError
+from latentcodec.bitstream.lattice import PASSES
+from latentcodec.bitstream.transform import LatentTransform
+
+NAME = "bitstream"
+_FORMAT = "latentcodec bitstream model"
+_VERSION = 1
+# How each array is stored. Everything in them is an integer but the transform and the reconstruction points, which
+# decide no integer of the decoder.
+_BIASES = ("first_bias", "second_bias", "last_bias")
+
+
+@dataclass(frozen=True, eq=False)
+class BitstreamModel:
+    """Everything that files of one VAE are coded with."""
+
+    transform: LatentTransform
+    context: ContextModel
+    frequencies: Int64[np.ndarray, "rows symbols"]
+    """The bank of probability tables."""
+    offsets: Float64[np.ndarray, "rows symbols"]
+    """Where in its cell a symbol is reconstructed, in steps from the middle."""
+    vae_fingerprint: str
+    about: dict[str, Any]
+    """How it was made: images, figures. Not part of the hash."""
+
+    def bank(self) -> Float32[np.ndarray, "rows symbols"]:
+        """The tables as probabilities."""
+        return probabilities(self.frequencies)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All numbers, by name, as they are stored."""
+        found: dict[str, np.ndarray] = {
+            "mean": self.transform.mean, "forward": self.transform.forward, "inverse": self.transform.inverse,
+            "scales": self.context.scales, "steps": self.context.steps, "log2_steps": self.context.log2_steps,
+            "log2": self.context.log2, "frequencies": self.frequencies.astype(np.int32),
+            "offsets": self.offsets.astype(np.float16),
+        }  # fmt: skip
+        for (channel, index), network in self.context.networks.items():
+            for part in fields(Network):
+                kind = np.int32 if part.name in _BIASES else np.int16
+                found[f"network.{channel}.{index}.{part.name}"] = getattr(network, part.name).astype(kind)
+        return {name: np.ascontiguousarray(found[name]) for name in sorted(found)}
+
+    def hash(self) -> str:
+        """sha256 over the VAE's fingerprint and every array's name, type, shape and little-endian bytes."""
+        return _hash(self.arrays(), self.vae_fingerprint)
+
+    def short_hash(self) -> bytes:
+        """What a file says."""
+        return bytes.fromhex(self.hash())[:MODEL_BYTES]
+
+    def save(self, vae: Path) -> None:
+        """Write the two files of `model_files(vae)`."""
+        weights, description = model_files(vae)
+        record = {
+            "format": _FORMAT, "version": _VERSION, "vae_fingerprint": self.vae_fingerprint, "hash": self.hash(),
+            "about": self.about,
+        }  # fmt: skip
+        with written_aside(weights) as aside:
+            safetensors.numpy.save_file(self.arrays(), aside, {"format": _FORMAT})
+        with written_aside(description) as aside:
+            Path(aside).write_text(json.dumps(record, indent=1) + "\n")
+
+
+def model_files(vae: Path) -> tuple[Path, Path]:
+    """bitstream.safetensors and bitstream.json in a VAE's folder; NAME.bitstream.* beside a file NAME.safetensors."""
+    stem = vae / NAME if vae.is_dir() else vae.with_suffix(f".{NAME}")
+    return stem.with_name(f"{stem.name}.safetensors"), stem.with_name(f"{stem.name}.json")
+
+
+def load_model(vae: Path, vae_fingerprint: str) -> BitstreamModel:
+    """Read what `save` wrote, and check it.
+
+    Raises:
+        BitstreamError: not there, damaged, or made for other weights than those with `vae_fingerprint`.
+    """
+    weights, description = model_files(vae)
+    try:
+        record = json.loads(description.read_text())
+        arrays = safetensors.numpy.load_file(weights)
+    except FileNotFoundError as error:
+        raise BitstreamError(
+            f"{error.filename or weights}: not there; prepare this VAE with `latentcodec prepare-bitstream {vae} --images DIR`"
+        ) from error
+    except (OSError, ValueError, SafetensorError) as error:
+        raise BitstreamError(f"{description}: cannot be read ({error}); prepare the VAE again") from error
+    if (record.get("format"), record.get("version")) != (_FORMAT, _VERSION):
+        raise BitstreamError(f"{description}: expected {_FORMAT} {_VERSION}; prepare the VAE again")
+    if record["vae_fingerprint"] != vae_fingerprint:
+        raise BitstreamError(
+            f"{description}: made for other weights: {record['vae_fingerprint']}, not {vae_fingerprint}; prepare the VAE again"
+        )
+    if _hash({name: arrays[name] for name in sorted(arrays)}, vae_fingerprint) != record["hash"]:
+        raise BitstreamError(f"{weights}: its hash is not that of {description}; one of them is damaged")
+    return _from_arrays(arrays, record)
+
+
+def _from_arrays(arrays: dict[str, np.ndarray], record: dict[str, Any]) -> BitstreamModel:
+    scales = arrays["scales"]
+    networks = {}
+    for channel in range(len(scales)):
+        for index in range(PASSES):
+            parts = {part.name: arrays[f"network.{channel}.{index}.{part.name}"] for part in fields(Network)}
+            networks[channel, index] = Network(**{name: value.astype(np.float64) for name, value in parts.items()})
+    return BitstreamModel(
+        LatentTransform(arrays["mean"], arrays["forward"], arrays["inverse"]),
+        ContextModel(networks, scales, arrays["steps"], arrays["log2_steps"], arrays["log2"]),
+        arrays["frequencies"].astype(np.int64), arrays["offsets"].astype(np.float64), record["vae_fingerprint"],
+        record["about"],
+    )  # fmt: skip
+
+
+def _hash(arrays: dict[str, np.ndarray], vae_fingerprint: str) -> str:
+    found = hashlib.sha256(vae_fingerprint.encode())
+    for name, value in arrays.items():
+        found.update(f"{name} {value.dtype.str.lstrip('<|=')} {value.shape}".encode())
+        found.update(value.astype(value.dtype.newbyteorder("<")).tobytes())
+    return found.hexdigest()
