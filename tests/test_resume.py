@@ -56,6 +56,22 @@ def train_lines(out: Path) -> list[dict[str, float]]:
     return [{key: value for key, value in line.items() if key != "images_per_second"} for line in lines]
 
 
+def test_a_cluster_that_takes_the_node_back_gets_a_checkpoint(tmp_path: Path) -> None:
+    """SIGTERM to every process of the job, the workers that decode images among them."""
+    command = [*train_command(tmp_path), "--steps", "100000", "--checkpoint_every", "100000"]
+    process = subprocess.Popen(
+        command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+    )
+    metrics = tmp_path / "metrics.jsonl"
+    while not metrics.exists() or len(metrics.read_text().splitlines()) < 3:
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.01)
+    assert steps_written(tmp_path) == 0
+    os.killpg(process.pid, signal.SIGTERM)
+    output = finish(process)
+    assert 3 <= steps_written(tmp_path) < 100_000, output
+
+
 def test_kill_9_at_random_moments_changes_no_bit(tmp_path: Path) -> None:
     reference, killed = tmp_path / "reference", tmp_path / "killed"
     finish(start(reference))

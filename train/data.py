@@ -1,6 +1,7 @@
 """Training crops as a pure function of (seed, number of images seen): no worker, process or restart changes them."""
 
 import itertools
+import signal
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -255,6 +256,12 @@ def open_indexed(spec: str) -> ImageSource:
     return source
 
 
+def leave_sigterm_to_the_trainer(worker: int) -> None:
+    """For workers: clusters send SIGTERM to every process of a job, and the trainer still needs batches to end its step
+    and write a checkpoint. Workers end with their trainer, whatever becomes of it."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
 def training_loader(
     config: TrainConfig, latent_channels: int, *, processes: int, rank: int, start_step: int, pin: bool
 ) -> DataLoader[Batch]:
@@ -272,6 +279,10 @@ def training_loader(
             num_workers=workers,
             prefetch_factor=prefetch,
             pin_memory=pin,
+            worker_init_fn=leave_sigterm_to_the_trainer,
         )
     stream = StreamedImages(source, batches, latent_channels)
-    return DataLoader(stream, batch_size=None, num_workers=workers, prefetch_factor=prefetch, pin_memory=pin)
+    return DataLoader(
+        stream, batch_size=None, num_workers=workers, prefetch_factor=prefetch, pin_memory=pin,
+        worker_init_fn=leave_sigterm_to_the_trainer,
+    )  # fmt: skip
