@@ -24,6 +24,7 @@ from latentcodec.commands.decode import decode_latents
 from latentcodec.commands.decompress import decompress_files
 from latentcodec.commands.encode import encode_images
 from latentcodec.commands.inspect import inspect_vae
+from latentcodec.commands.precompute import precompute_latents
 from latentcodec.commands.prepare_bitstream import prepare_bitstream_command
 from latentcodec.commands.push import push_vae_command
 from latentcodec.commands.reconstruct import reconstruct_images
@@ -39,6 +40,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "compress": compress_images,
     "decompress": decompress_files,
     "prepare-bitstream": prepare_bitstream_command,
+    "precompute": precompute_latents,
 }
 
 

@@ -41,11 +41,15 @@ class SkippedImages:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def write(self, path: str | Path) -> None:
-        """Writes one JSON object a line, ``{"id": ..., "reason": ...}``, to a path or fsspec URL, replacing it."""
+    def to_jsonl(self) -> bytes:
+        """One JSON object a line, ``{"id": ..., "reason": ...}``."""
         lines = [json.dumps({"id": id, "reason": reason}) + "\n" for id, reason in self.rows]
-        with fsspec.open(str(path), "w", encoding="utf-8") as file:
-            file.write("".join(lines))
+        return "".join(lines).encode("ascii")
+
+    def write(self, path: str | Path) -> None:
+        """Writes `to_jsonl` to a path or fsspec URL, replacing what is there."""
+        with fsspec.open(str(path), "wb") as file:
+            file.write(self.to_jsonl())
 
     def summary(self, total: int | None = None) -> str:
         """One or two sentences for a person: how many, why, and the first of them."""

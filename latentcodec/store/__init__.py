@@ -13,7 +13,7 @@ written last; the store is complete when its manifest exists, which is written l
       shards/NAME.safetensors   latents of one shard
       index/NAME.parquet        one row for each row of the shard of that NAME, in the same order
       parts/000012.json         record of part 12: its shards with their hashes, its statistics, what it skipped
-      writers/WRITER.json       who is at work, and on which parts; only while the store is being written
+      writers/WRITER.json       who is at work, and on which parts; none in a complete store
       skipped.jsonl             {"id", "reason"} of each image that was skipped, a line each, in the source's order
       manifest.json             settings, versions, statistics, the list of all shards
 
@@ -33,7 +33,7 @@ tensor for each row: `moments.0`, `moments.1`, ... The header's metadata says `f
 A .parquet file has the columns of `latentcodec.store.index.INDEX_SCHEMA`.
 
 Every .json object is *sealed*: its last member, on a line of its own, is the SHA-256 of all bytes before that line.
-An object that does not match its seal counts as damaged, and at resume as absent. A manifest's `shards` are lists
+An object that does not match its seal is damaged. A manifest's `shards` are lists
 `[part, height, width, rows, bytes, sha256, index_sha256]`, one a line; height and width are 0 for native resolution.
 
 Modules
@@ -44,6 +44,18 @@ settings       what a store is, and the refusal to mix two
 manifest       shard entries, part records, the manifest
 index          the parquet side of a shard
 shards         the safetensors side of a shard: write it, read rows of it
+
+plan           from source, VAE and wishes to settings; how many images make a part
+preprocessing  which part of an image, at which size: crop, buckets, native
+prepare        one image of the source to pixels and a row of the index, in a decoding process
+crew           who is at work: parts are taken, the dead are noticed
+launch         this process's number among those started together
+encoding       batches through the encoder
+part           one part: its shards and its record
+statistics     mean and deviation of each channel, merged exactly
+finish         all records to the manifest
+precompute     the loop: start reading here
+progress       images a second, time left
 
 Nothing is imported here.
 """

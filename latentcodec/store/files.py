@@ -98,12 +98,6 @@ class StoreFolder:
             return []
         return sorted(entry["name"].rpartition("/")[2] for entry in found if entry["type"] == "file")
 
-    def remove_empty(self, folder: str) -> None:
-        """Take away a folder without objects; where folders are only in names there is nothing to do."""
-        path = self.local_path(folder)
-        if path is not None and path.is_dir() and not any(path.iterdir()):
-            path.rmdir()
-
     def _absent(self, name: str) -> StoreDamagedError:
         return StoreDamagedError(f"{self.url}/{name}: expected an object of the store, found none; check the path")
 

@@ -103,6 +103,10 @@ class PartRecord:
     """None if every image was skipped."""
     skipped: tuple[tuple[str, str], ...]
     """(id, reason), in the source's order."""
+    captions: int = 0
+    """Rows that have a caption."""
+    labels: int = 0
+    """Rows that have a label."""
 
     @property
     def rows(self) -> int:
@@ -152,6 +156,10 @@ class Manifest:
     """Images that were skipped, by the kind of reason. Which they are is in `skipped.jsonl`."""
     skipped_sha256: str
     """Of `skipped.jsonl`, in hexadecimal."""
+    captions: int = 0
+    """Rows that have a caption."""
+    labels: int = 0
+    """Rows that have a label."""
 
     @property
     def rows(self) -> int:
@@ -171,6 +179,8 @@ class Manifest:
                 **self.settings.to_json(),
                 "versions": list(self.versions),
                 "rows": self.rows,
+                "captions": self.captions,
+                "labels": self.labels,
                 "statistics": None if statistics is None else {**asdict(statistics), **_deviations(statistics)},
                 "skipped": self.skipped,
                 "skipped_sha256": self.skipped_sha256,
@@ -194,6 +204,8 @@ class Manifest:
             statistics=None if statistics is None else _without_deviations(statistics),
             skipped=members["skipped"],
             skipped_sha256=members["skipped_sha256"],
+            captions=members["captions"],
+            labels=members["labels"],
         )
 
 

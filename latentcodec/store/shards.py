@@ -17,8 +17,9 @@ from latentcodec.store.files import Bytes, StoreFolder
 from latentcodec.store.index import IndexRow, index_bytes
 from latentcodec.store.manifest import ShardEntry
 from latentcodec.store.sealed import FORMAT, VERSION
+from latentcodec.store.settings import ValueType
 
-DTYPES: dict[str, tuple[torch.dtype, str]] = {
+DTYPES: dict[ValueType, tuple[torch.dtype, str]] = {
     "float32": (torch.float32, "F32"),
     "bfloat16": (torch.bfloat16, "BF16"),
     "float16": (torch.float16, "F16"),
