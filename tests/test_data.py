@@ -196,3 +196,21 @@ def test_tar_and_folder_give_the_same_crops(photos: Path, tmp_path: Path) -> Non
             tar.add(path, path.name)
     packed, loose = (run_through(config(source)) for source in (str(tmp_path / "photos.tar"), str(photos)))
     assert [value[1:] for value in packed.values()] == [value[1:] for value in loose.values()]
+
+
+def test_noise_is_as_wide_as_configured(photos: Path) -> None:
+    def noise(*overrides: str) -> np.ndarray:
+        (batch, *_) = training_loader(
+            config(str(photos), "--steps", "1", "--batch_size", "64", *overrides), 4,
+            processes=1, rank=0, start_step=0, pin=False,
+        )  # fmt: skip
+        return batch.noise.numpy()
+
+    plain, wide, varied = noise(), noise("--model.noise_scale", "[3,3]"), noise("--model.noise_scale", "[1,16]")
+    np.testing.assert_allclose(wide, 3 * plain, rtol=1e-6)
+    factors = (varied / plain).reshape(64, -1)
+    np.testing.assert_allclose(factors, factors[:, :1] * np.ones_like(factors), rtol=1e-5)
+    logs = np.log2(factors[:, 0])
+    assert 0 <= logs.min() < 1
+    assert 3 < logs.max() <= 4
+    assert 1.5 < logs.mean() < 2.5

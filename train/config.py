@@ -46,6 +46,13 @@ class ModelConfig:
     """Log-variance of a random network's posterior. At 0 (LDM) the noise drowns the first latents for hundreds of steps."""
     train: Literal["all", "decoder"] = "all"
     """`decoder`: the encoder and the latents, hence also their statistics, stay as they are."""
+    noise_scale: tuple[float, float] = (1.0, 1.0)
+    """The posterior's noise is that many times as wide: a factor for each image, drawn log-uniformly from this range. A
+    decoder trained with up to 16 bears latents that are quantised that much coarser than the KL term asks for."""
+
+    def __post_init__(self) -> None:
+        low, high = self.noise_scale
+        _require(0 < low <= high, f"model.noise_scale: expected 0 < low <= high; found {low:g}, {high:g}")
 
 
 @dataclass

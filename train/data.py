@@ -51,7 +51,7 @@ class Batch:
 
     images: UInt8[Tensor, "batch 3 height width"]
     noise: Float[Tensor, "batch channels latent_height latent_width"]
-    """Standard normal noise of the posterior sample, a function of the image's place in the data."""
+    """Normal noise of the posterior sample, in its standard deviations: a function of the image's place in the data."""
     ids: list[str]
     broken: list[tuple[str, str]]
 
@@ -99,6 +99,7 @@ class _SampleMaker:
     def __init__(self, config: TrainConfig, latent_channels: int) -> None:
         self.config = config.data
         self.seed = config.seed
+        self.log_scales = np.log(config.model.noise_scale)
         self.noise_shape = (latent_channels, config.data.crop // 8, config.data.crop // 8)
         self._cache: dict[str, UInt8[np.ndarray, "h w 3"]] = {}
 
@@ -113,7 +114,9 @@ class _SampleMaker:
         return image
 
     def make(self, place: int, image: UInt8[np.ndarray, "h w 3"], id: str, broken: list[tuple[str, str]]) -> Sample:
-        noise = generator(self.seed, _NOISE, place).standard_normal(self.noise_shape, dtype=np.float32)
+        rng = generator(self.seed, _NOISE, place)
+        noise = rng.standard_normal(self.noise_shape, dtype=np.float32)
+        noise *= np.float32(np.exp(rng.uniform(*self.log_scales)))
         piece = cut_crop(image, self.config, generator(self.seed, _CROP, place))
         return Sample(piece, noise, id, broken)
 
