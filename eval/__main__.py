@@ -1,4 +1,4 @@
-"""`python -m eval speed ...`: measurements, each printed as a table and saved as JSON with where and how it was taken."""
+"""`python -m eval COMMAND ...`: measurements, each printed as a table and saved as JSON with where and how it was taken."""
 
 import sys
 from collections.abc import Callable
@@ -22,7 +22,18 @@ def _reconstruct(arguments: list[str]) -> None:
     main(arguments)
 
 
-COMMANDS: dict[str, Callable[[list[str]], None]] = {"reconstruct": _reconstruct, "latents": _latents, "speed": _speed}
+def _tiling(arguments: list[str]) -> None:
+    from eval.tiling import main
+
+    main(arguments)
+
+
+COMMANDS: dict[str, Callable[[list[str]], None]] = {
+    "reconstruct": _reconstruct,
+    "latents": _latents,
+    "speed": _speed,
+    "tiling": _tiling,
+}
 
 
 def main(arguments: list[str]) -> int:

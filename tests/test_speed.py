@@ -97,8 +97,8 @@ def test_squares_are_those_of_the_source(tmp_path: Path) -> None:
     from eval.speed.command import write_squares
     from latentcodec.images.decode import decode_image
 
-    files = write_squares("procedural:3", tmp_path, 48, 2)
-    expected = ProceduralSource(seed=3, size=48)
+    files = write_squares("procedural:3", tmp_path, 256, 2)
+    expected = ProceduralSource(seed=3, size=256)
     for index, file in enumerate(files):
         assert (decode_image(file) == expected[index].decode()).all()
 
@@ -113,7 +113,7 @@ def test_the_command_prints_a_table_and_writes_json(tmp_path: Path, capfd: pytes
     assert row["row"] == "encode"
     assert row["speedup"]["low"] <= row["speedup"]["median"] <= row["speedup"]["high"]
     rate = row["images_per_second"]["median"]
-    share = rate * row["operations_per_image"] / record["matrix_peak"]["float32"]
+    share = rate * row["operations_per_image"] / record["settings"]["matrix_peak"]["float32"]
     assert_close(row["share_of_matrix_peak"], share)
     assert str(tmp_path) not in out.read_text()
 

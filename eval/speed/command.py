@@ -1,6 +1,5 @@
 """`python -m eval speed`: the table and the JSON."""
 
-import json
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -10,13 +9,12 @@ from typing import Any
 import torch
 from PIL import Image
 
-from eval.provenance import provenance
+from eval.images import ImageSet, source_name
+from eval.results import write_results
 from eval.speed.matrix import matrix_peak
 from eval.speed.sides import compare
 from eval.speed.workloads import ROWS, Task, network
 from latentcodec.arguments import Parser
-from latentcodec.images.geometry import center_crop, resize_short_side
-from latentcodec.images.sources import ImageSource, open_source
 from latentcodec.precision import fastest_dtype
 
 
@@ -27,14 +25,11 @@ def write_squares(source: str, folder: Path, side: int, count: int) -> tuple[Pat
     Raises:
         SourceError, BrokenImageError: the source or an image cannot be read.
     """
-    images = open_source(source, size=side) if source.startswith("procedural") else open_source(source)
-    if not isinstance(images, ImageSource):
-        raise TypeError(f"{source}: expected a source with a length, such as a folder")
+    images = [image.pixels for image in ImageSet(source, limit=count, size=side)]
     paths = []
     for index in range(count):
-        pixels = center_crop(resize_short_side(images[index % len(images)].decode(), side), side, side)
         paths.append(folder / f"{index:05d}.png")
-        Image.fromarray(pixels).save(paths[-1])
+        Image.fromarray(images[index % len(images)]).save(paths[-1])
     return tuple(paths)
 
 
@@ -106,6 +101,6 @@ def main(arguments: list[str]) -> None:
     peaks: dict[str, float] = {}
     rows = list(measure(options, device, peaks))
     if options.json is not None:
-        settings = {key: value for key, value in options.as_dict().items() if key not in ("json", "data")}
-        record = {"rows": rows, "matrix_peak": peaks, "settings": settings, **provenance(device)}
-        Path(options.json).write_text(json.dumps(record, indent=1) + "\n")
+        settings = {key: value for key, value in options.as_dict().items() if key not in ("json", "vae", "data")}
+        settings |= {"vae": Path(options.vae).name, "data": source_name(options.data), "matrix_peak": peaks}
+        write_results(options.json, "speed", settings, rows, device)
