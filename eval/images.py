@@ -74,7 +74,7 @@ class ImageSet:
             except BrokenImageError as error:
                 self._skip(error)
                 continue
-            self._hashes[read.id] = hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
+            self._hashes[read.id] = pixel_hash(pixels)
             taken += 1
             yield NamedImage(read.id, pixels)
         if not taken:
@@ -84,6 +84,12 @@ class ImageSet:
     def digest(self) -> str:
         """Identity of the images read so far: of their ids and pixels, in any order."""
         lines = "".join(f"{id}\0{pixels}\n" for id, pixels in sorted(self._hashes.items()))
+        return f"sha256:{hashlib.sha256(lines.encode()).hexdigest()}"
+
+    @property
+    def pixels_digest(self) -> str:
+        """As `digest`, but of the pixels alone: the same wherever the images lie and whatever they are called."""
+        lines = "".join(f"{pixels}\n" for pixels in sorted(self._hashes.values()))
         return f"sha256:{hashlib.sha256(lines.encode()).hexdigest()}"
 
     def _skip(self, error: BrokenImageError) -> None:
@@ -106,6 +112,11 @@ class ImageSet:
             return item.decode()
         image = resize_short_side(item.decode(), self.size)
         return center_crop(image, self.size, self.size)
+
+
+def pixel_hash(pixels: UInt8[np.ndarray, "height width 3"]) -> str:
+    """sha256 of an image's shape and pixels, in hexadecimal."""
+    return hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
 
 
 def source_name(spec: str | Path) -> str:

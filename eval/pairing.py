@@ -4,9 +4,11 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from typing import TypeVar
 
 import torch
 
+T = TypeVar("T")
 Work = Callable[[], object]
 
 
@@ -55,6 +57,13 @@ def timed(work: Work, device: torch.device) -> float:
     work()
     synchronise(device)
     return time.perf_counter() - began
+
+
+def timed_result(work: Callable[[], T], device: torch.device) -> tuple[T, float]:
+    """What one call gives, and its seconds."""
+    results: list[T] = []
+    seconds = timed(lambda: results.append(work()), device)
+    return results[0], seconds
 
 
 def paired(ours: Work, other: Work, *, rounds: int, device: torch.device, warm_up: int = 2) -> Paired:

@@ -5,7 +5,6 @@ import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
 
 from latentcodec.aside import written_aside
 
@@ -54,7 +53,18 @@ def write_rows(path: str | Path, rows: Iterable[ImageRow]) -> None:
     """
     with written_aside(Path(path)) as aside, aside.open("w", encoding="utf-8") as file:
         for row in rows:
-            file.write(json.dumps(_encoded(row), ensure_ascii=False, allow_nan=False) + "\n")
+            file.write(row_line(row))
+
+
+def row_line(row: ImageRow) -> str:
+    """A row as its line of the file, line end included.
+
+    Raises:
+        ValueError: a score is NaN.
+    """
+    scores = {name: finite_or_text(score) for name, score in row.metrics.items()}
+    values = {**asdict(row), "metrics": scores}
+    return json.dumps(values, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def read_rows(path: str | Path) -> list[ImageRow]:
@@ -89,7 +99,3 @@ def finite_or_text(value: float) -> float | str:
     if math.isnan(value):
         raise ValueError("a score is NaN, which no file of results may hold; look at that image first")
     return value if math.isfinite(value) else str(value)
-
-
-def _encoded(row: ImageRow) -> dict[str, Any]:
-    return {**asdict(row), "metrics": {name: finite_or_text(score) for name, score in row.metrics.items()}}

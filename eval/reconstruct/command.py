@@ -1,7 +1,6 @@
 """`python -m eval reconstruct`: the table, the JSON, and the rows of every image."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from jsonargparse.typing import OpenUnitInterval, PositiveInt
 from tqdm import tqdm
 
 from eval.bootstrap import Bootstrap
+from eval.exact import exact_float32
 from eval.features import FeatureNetwork, Inception
 from eval.images import ImageSet
 from eval.labels import label_sources
@@ -124,17 +124,6 @@ def _open_codecs(options: Any, device: torch.device) -> dict[str, LatentCodec]:
         )
         for name, source in label_sources(options.vaes).items()
     }
-
-
-@contextmanager
-def exact_float32() -> Iterator[None]:
-    """Convolutions in float32 as they are, without TF32, which NVIDIA GPUs use by default and which rounds to 10 bits."""
-    before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32 = before
 
 
 def _report(

@@ -1,20 +1,17 @@
 """What a VAE makes of an image: through the latents and back, on uint8 pixels."""
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Literal, TypeVar, get_args
+from typing import Literal, get_args
 
 import numpy as np
-import torch
 from diffusers import AutoencoderKL
 from jaxtyping import UInt8
 
-from eval.pairing import timed
+from eval.pairing import timed_result
 from latentcodec.codec import LatentCodec
 from latentcodec.latents import Moments
-
-T = TypeVar("T")
 
 Mode = Literal["mean", "sample"]
 """Which latents are decoded: the posterior's mean, or one draw from it."""
@@ -53,7 +50,7 @@ def reconstruct_modes(
     Raises:
         ValueError: the network gives values that are not finite, in float16 for example.
     """
-    moments, encode_seconds = _with_seconds(lambda: codec.encode_moments([image]), codec.device)
+    moments, encode_seconds = timed_result(lambda: codec.encode_moments([image]), codec.device)
     results = {}
     for mode in modes:
         # Raw latents all the way: scaling plays no part, so neither does a wrong scaling factor.
@@ -63,7 +60,7 @@ def reconstruct_modes(
 
 
 def _decoded(codec: LatentCodec, moments: Moments, encode_seconds: float) -> Reconstruction:
-    pictures, seconds = _with_seconds(lambda: codec.decode(moments), codec.device)
+    pictures, seconds = timed_result(lambda: codec.decode(moments), codec.device)
     method = next((how for how in (*moments.methods, *pictures.methods) if how != "whole"), "whole")
     return Reconstruction(pictures.to_uint8()[0], encode_seconds, seconds, method)
 
@@ -71,9 +68,3 @@ def _decoded(codec: LatentCodec, moments: Moments, encode_seconds: float) -> Rec
 def image_seed(seed: int, image: str) -> int:
     """The seed of an image's draw: a function of the run's seed and its id, so that order and other images do not matter."""
     return int.from_bytes(hashlib.sha256(f"{seed}\0{image}".encode()).digest()[:6], "little")
-
-
-def _with_seconds(work: Callable[[], T], device: torch.device) -> tuple[T, float]:
-    results: list[T] = []
-    seconds = timed(lambda: results.append(work()), device)
-    return results[0], seconds

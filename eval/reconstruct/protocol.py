@@ -45,7 +45,7 @@ def settings_of(
         "modes": list(plan.modes),
         "dtype": options.dtype,
         "metrics": list(metrics),
-        "backbones": _backbone_files(metrics, {"vgg": options.vgg, "alex": options.alex}),
+        "backbones": backbone_files(metrics, {"vgg": options.vgg, "alex": options.alex}),
         "feature_network": None if plan.network is None else plan.network.description,
         "sort": options.sort,
         "seed": options.seed,
@@ -92,7 +92,7 @@ def notes_on(images: ImageSet, found: Evaluation, metrics: Sequence[str]) -> lis
     return notes
 
 
-def _backbone_files(metrics: Sequence[str], given: Mapping[LpipsNet, str | None]) -> dict[str, str]:
+def backbone_files(metrics: Sequence[str], given: Mapping[LpipsNet, str | None]) -> dict[str, str]:
     """Name of the file of each backbone in use."""
     nets = dict.fromkeys(_NETS[metric] for metric in metrics if metric in _NETS)
     return {net: (find_backbone(net, given[net]) or hub_cache_path(net)).name for net in nets}
