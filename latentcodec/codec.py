@@ -21,7 +21,8 @@ from latentcodec.tiling.boxes import Size
 from latentcodec.tiling.network import decoder_layers, encoder_layers
 from latentcodec.tiling.sweep import Tiling
 from latentcodec.vae.fingerprint import weights_fingerprint
-from latentcodec.vae.loading import VAELoadError, load_vae, shipped_names
+from latentcodec.vae.loading import load_vae
+from latentcodec.vae.sources import default_source
 
 _BATCH_PIXELS = {"cpu": 1}
 """One image at a time on a CPU, which gains nothing from larger ones; and so no image's result depends, in its last bits,
@@ -135,7 +136,7 @@ class LatentCodec:
         Raises:
             VAELoadError: see `load_vae`; or no source where no weights came with the package.
         """
-        vae = load_vae(_default_source() if source is None else source, **options)
+        vae = load_vae(default_source() if source is None else source, **options)
         return cls.for_machine(
             vae, dtype=dtype, device=device, channels_last=channels_last, compile=compile, tiling=tiling, tile=tile,
             memory_budget=memory_budget, batch_pixels=batch_pixels,
@@ -289,17 +290,6 @@ class LatentCodec:
         height, width = latents.shape[2:]
         raw = self.scaling.invert(latents.to(torch.float32))
         return list(raw), [(height * self.factor, width * self.factor)] * len(raw)
-
-
-def _default_source() -> str:
-    names = shipped_names()
-    if len(names) != 1:
-        choices = f"one of the shipped weights ({', '.join(names)})" if names else "weights of your own"
-        raise VAELoadError(
-            f"source: expected the VAE to use, found none; pass {choices}: a diffusers folder, a .safetensors file, "
-            "or owner/name on the Hugging Face hub"
-        )
-    return names[0]
 
 
 def _default_budget(device: torch.device) -> int:

@@ -254,6 +254,11 @@ def test_the_model_is_checked_against_vae_and_hash(tmp_path: Path, codec: ImageC
     with pytest.raises(BitstreamError, match="prepare-bitstream"):
         load_model(folder, codec.codec.fingerprint)
     codec.model.save(folder)
+    single = tmp_path / "single.safetensors"
+    single.write_bytes(b"")
+    codec.model.save(single)
+    assert (tmp_path / "single.bitstream.json").is_file()
+    assert load_model(single, codec.codec.fingerprint).hash() == codec.model.hash()
     assert load_model(folder, codec.codec.fingerprint).hash() == codec.model.hash()
     with pytest.raises(BitstreamError, match="made for other weights"):
         load_model(folder, "sha256:" + "0" * 64)
@@ -293,7 +298,7 @@ def test_preparing_is_repeatable(monkeypatch: pytest.MonkeyPatch, codec: ImageCo
         prepare_bitstream(codec.codec, images[:2])
 
 
-def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_commands(tmp_path: Path, codec: ImageCodec, capsys: pytest.CaptureFixture[str]) -> None:
     Image.fromarray(picture(64)).save(tmp_path / "a.png")
     small, decoded = tmp_path / "small", tmp_path / "decoded"
     options = ["--vae", str(VAE), "--dtype", "float32"]
@@ -306,8 +311,8 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert main(["decompress", str(small), "-o", str(decoded), *options]) == 1
     assert "broken.lvc" in capsys.readouterr().err
     assert decode_image(decoded / "a.png.png").shape == (64, 64, 3)
-    assert main(["compress", str(tmp_path / "a.png"), "-o", str(small), "--vae", str(tmp_path)]) == 1
-    assert main(["compress", str(tmp_path / "a.png"), "-o", str(small)]) == 1
+    codec.codec.vae.save_pretrained(tmp_path / "vae")
+    assert main(["compress", str(tmp_path / "a.png"), "-o", str(small), "--vae", str(tmp_path / "vae")]) == 1
     assert "prepare-bitstream" in capsys.readouterr().err
 
 

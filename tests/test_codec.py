@@ -213,8 +213,14 @@ def test_from_pretrained_chooses_for_the_machine(vae: AutoencoderKL, tmp_path: P
     exact = LatentCodec.from_pretrained(tmp_path / "vae", device="cpu", dtype=torch.float32)
     assert torch.equal(exact.encode(photo(16, 16)).tensor, LatentCodec(vae).encode(photo(16, 16)).tensor)
     assert exact.fingerprint == LatentCodec(vae).fingerprint
+
+
+def test_the_package_has_a_default(vae: AutoencoderKL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("latentcodec.vae.sources.PRETRAINED", tmp_path)
     with pytest.raises(VAELoadError, match="expected the VAE to use, found none; pass"):
         LatentCodec.from_pretrained()
+    save_vae(vae, tmp_path / "f8d16")
+    assert LatentCodec.from_pretrained().fingerprint == weights_fingerprint(vae)
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from latentcodec.codec import LatentCodec
 from latentcodec.inputs import ImageLike
 from latentcodec.latents import Moments
 from latentcodec.padding import padded_side
+from latentcodec.vae.sources import default_source
 
 DEFAULT_QUALITY = 50.0
 
@@ -69,14 +70,19 @@ class ImageCodec:
         self._name = model.short_hash()
 
     @classmethod
-    def from_pretrained(cls, vae: str | Path, **options: Any) -> "ImageCodec":
-        """A VAE's folder or file with its bitstream model beside it; options of `LatentCodec.from_pretrained`.
+    def from_pretrained(cls, vae: str | Path | None = None, **options: Any) -> "ImageCodec":
+        """A VAE with its bitstream model beside it.
+
+        Args:
+            vae: whatever `load_vae` takes; None: the weights that come with the package.
+            **options: of `LatentCodec.from_pretrained`. A scaling factor plays no part.
 
         Raises:
             VAELoadError, BitstreamError: one of the two cannot be loaded.
         """
-        codec = LatentCodec.from_pretrained(vae, **options)
-        return cls(codec, load_model(Path(vae), codec.fingerprint))
+        source = default_source() if vae is None else vae
+        codec = LatentCodec.from_pretrained(source, **({"scaling_factor": 1.0} | options))
+        return cls(codec, load_model(source, codec.fingerprint))
 
     def compress(
         self, image: ImageLike, *, quality: float = DEFAULT_QUALITY, target_bytes: int | None = None, effort: int = 1

@@ -19,6 +19,7 @@ from latentcodec.bitstream.entropy import probabilities
 from latentcodec.bitstream.errors import BitstreamError
 from latentcodec.bitstream.lattice import PASSES
 from latentcodec.bitstream.transform import LatentTransform
+from latentcodec.vae.sources import find_beside
 
 NAME = "bitstream"
 _FORMAT = "latentcodec bitstream model"
@@ -87,20 +88,22 @@ def model_files(vae: Path) -> tuple[Path, Path]:
     return stem.with_name(f"{stem.name}.safetensors"), stem.with_name(f"{stem.name}.json")
 
 
-def load_model(vae: Path, vae_fingerprint: str) -> BitstreamModel:
-    """Read what `save` wrote, and check it.
+def load_model(vae: str | Path, vae_fingerprint: str) -> BitstreamModel:
+    """Read the model that belongs to a VAE, named as for `load_vae`, and check it.
 
     Raises:
-        BitstreamError: not there, damaged, or made for other weights than those with `vae_fingerprint`.
+        VAELoadError: there is no such VAE.
+        BitstreamError: the model is not there, damaged, or made for other weights than those with `vae_fingerprint`.
     """
-    weights, description = model_files(vae)
+    weights, description = (find_beside(vae, f"{NAME}.{kind}") for kind in ("safetensors", "json"))
+    if weights is None or description is None:
+        raise BitstreamError(
+            f"{vae}: it has no {NAME}.{'safetensors' if weights is None else 'json'}; prepare this VAE with "
+            f"`latentcodec prepare-bitstream {vae} --images DIR`"
+        )
     try:
         record = json.loads(description.read_text())
         arrays = safetensors.numpy.load_file(weights)
-    except FileNotFoundError as error:
-        raise BitstreamError(
-            f"{error.filename or weights}: not there; prepare this VAE with `latentcodec prepare-bitstream {vae} --images DIR`"
-        ) from error
     except (OSError, ValueError, SafetensorError) as error:
         raise BitstreamError(f"{description}: cannot be read ({error}); prepare the VAE again") from error
     if (record.get("format"), record.get("version")) != (_FORMAT, _VERSION):

@@ -28,7 +28,7 @@ def compress_images(
     Args:
         images: Image files, and folders to search for them.
         output: Folder to write to.
-        vae: A diffusers folder or a file of weights that `latentcodec prepare-bitstream` has prepared.
+        vae: A VAE that `latentcodec prepare-bitstream` has prepared. That of the package if not given.
         quality: 1 to 100; more makes larger files.
         target_bytes: Make the largest file of at most so many bytes instead.
         target_bpp: The same, in bits for each pixel.

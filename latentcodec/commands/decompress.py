@@ -25,7 +25,7 @@ def decompress_files(
     Args:
         files: .lvc files, and folders to search for them.
         output: Folder to write to. photo.jpg.lvc becomes photo.jpg.png.
-        vae: A diffusers folder or a file of weights that `latentcodec prepare-bitstream` has prepared.
+        vae: A VAE that `latentcodec prepare-bitstream` has prepared. That of the package if not given.
         dtype: Type to compute in. auto is bfloat16 where the machine has it in hardware, else float32.
         device: cpu or cuda. A GPU if there is one, if not given.
         max_pixels: Refuse larger images.

@@ -33,7 +33,7 @@ def encode_images(
     Args:
         images: Image files, and folders to search for them.
         output: Folder to write to.
-        vae: A diffusers folder, a file of weights or a name on the Hugging Face hub.
+        vae: A diffusers folder, a file of weights or a name on the Hugging Face hub. That of the package if not given.
         moments: Store the posterior instead of latents.
         sample: Store a draw from the posterior instead of its mean.
         seed: Seed of the draws. Image i of those that can be read is drawn with this plus i.

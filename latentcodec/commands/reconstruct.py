@@ -27,7 +27,7 @@ def reconstruct_images(
     Args:
         images: Image files, and folders to search for them.
         output: Folder to write to.
-        vae: A diffusers folder, a file of weights or a name on the Hugging Face hub.
+        vae: A diffusers folder, a file of weights or a name on the Hugging Face hub. That of the package if not given.
         dtype: Type to compute in. auto is bfloat16 where the machine has it in hardware, else float32.
         device: cpu or cuda. A GPU if there is one, if not given.
         tiling: When to work in tiles. auto is where memory asks for it; exact and fast say how.

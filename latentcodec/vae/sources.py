@@ -22,6 +22,9 @@ from latentcodec.vae.stored import WEIGHT_SUFFIXES, NonFiniteWeightsError, T, VA
 PRETRAINED = Path(__file__).parent / "pretrained"
 """Folders of weights that come with the package, by short name."""
 
+DEFAULT = "f8d16"
+"""The short name that is meant where none is given."""
+
 VARIANTS = ("fp16", "bf16")
 """Variants that `save_vae` writes. A variant of any name can be read."""
 
@@ -111,6 +114,36 @@ def read_source(
 def shipped_names() -> list[str]:
     """Short names of the weights that come with the package."""
     return sorted(path.parent.name for path in PRETRAINED.glob("*/config.json"))
+
+
+def default_source() -> str:
+    """The short name of the weights that are used where none are named.
+
+    Raises:
+        VAELoadError: this installation has none.
+    """
+    names = shipped_names()
+    if DEFAULT not in names:
+        raise VAELoadError(
+            "source: expected the VAE to use, found none; pass weights of your own: a diffusers folder, a .safetensors "
+            "file, or owner/name on the Hugging Face hub"
+        )
+    return DEFAULT
+
+
+def find_beside(source: str | Path, name: str, *, revision: str | None = None) -> Path | None:
+    """A file that belongs to a VAE: `name` in its folder or repository, where the weights are; beside a single file
+    STEM.safetensors it is STEM.name. None if it is not there.
+
+    Raises:
+        VAELoadError: there is no such VAE.
+    """
+    path = Path(source).expanduser()
+    if path.is_file():
+        beside = path.with_suffix(f".{name}")
+        return beside if beside.is_file() else None
+    folder = _find_folder(source, path, revision)
+    return folder.file(name) or folder.file(f"vae/{name}")
 
 
 def _find_folder(source: str | Path, path: Path, revision: str | None) -> Folder:
