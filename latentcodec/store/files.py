@@ -10,7 +10,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from latentcodec.aside import written_aside
 from latentcodec.images.process import PerProcess
-from latentcodec.store.errors import StoreDamagedError
+from latentcodec.store.errors import StoreDamagedError, StoreError
 
 Bytes = bytes | bytearray | memoryview
 
@@ -104,5 +104,8 @@ class StoreFolder:
 
 def _connect(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """A connection for each process, and what names start with."""
-    filesystem, root = fsspec.core.url_to_fs(url, use_listings_cache=False)
+    try:
+        filesystem, root = fsspec.core.url_to_fs(url, use_listings_cache=False)
+    except (ImportError, ValueError) as error:  # a package that is not installed, a protocol that does not exist
+        raise StoreError(f"{url}: expected a path or a URL that fsspec can open, but: {error}") from error
     return filesystem, root.rstrip("/")
