@@ -131,11 +131,12 @@ class _Writer:
             committed: deque[Future[None]] = deque()
             for part, results in itertools.groupby(loader, key=lambda result: result.job.part):
                 builder = PartBuilder(part, self._settings, native=self._native)
+                batches = []
                 for encoded in self._encode(builder, results):
-                    collected.append(collector.submit(self._collect, builder, encoded))
+                    batches.append(collector.submit(self._collect, builder, encoded))
+                    collected.append(batches[-1])
                     _settle(collected, _BATCHES_BEHIND)
-                # the last of the part's batches is collected first, and so all of them
-                committed.append(committer.submit(self._commit, builder, collected[-1] if collected else None))
+                committed.append(committer.submit(self._commit, builder, batches))
                 _settle(committed, _PARTS_BEHIND)
             _settle(collected, 0)
             _settle(committed, 0)
@@ -164,9 +165,9 @@ class _Writer:
         self._crew.made(len(encoded.rows))
         self._bar.show(self._crew.images)
 
-    def _commit(self, builder: PartBuilder, last: Future[None] | None) -> None:
-        if last is not None:
-            last.result()
+    def _commit(self, builder: PartBuilder, batches: list[Future[None]]) -> None:
+        for batch in batches:
+            batch.result()  # waits for it, and raises what it raised
         builder.write(self._crew.folder)
         self._crew.finished(builder.part)
 

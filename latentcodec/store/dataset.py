@@ -1,0 +1,204 @@
+"""A latent store as a torch dataset: rows by number, ready for a diffusion model."""
+
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from latentcodec.images.items import checked_index
+from latentcodec.images.process import PerProcess
+from latentcodec.scaling import Scaling
+from latentcodec.store.buckets import Bucket, find_buckets
+from latentcodec.store.draws import Draw, is_mirrored, noise
+from latentcodec.store.errors import StoreError
+from latentcodec.store.expected import require_expected
+from latentcodec.store.files import StoreFolder
+from latentcodec.store.index import IndexRow, read_index
+from latentcodec.store.manifest import read_manifest
+from latentcodec.store.opened import OpenShards
+from latentcodec.store.samples import LatentBatch, LatentSample
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL
+
+    from latentcodec.codec import LatentCodec
+
+
+class LatentDataset(Dataset[LatentSample]):
+    """The rows of a store by number, in the order of its manifest. Opening it reads the manifest and nothing else.
+
+    The latents of a row are a draw from the posterior, or its mean, scaled as the VAE's config says: what diffusers'
+    training scripts compute with `vae.encode(image).latent_dist.sample()` and `vae.config.scaling_factor`. The draw is a
+    function of `seed`, the row and the epoch. The epoch is told by `BucketBatchSampler`, or else by `set_epoch`.
+
+    It can be pickled, and used in DataLoader workers (fork and spawn) and from several threads. Each process opens the
+    shards that it reads, keeps those it used last, and maps them into memory where the store is on a disk.
+
+    Args:
+        store: folder or URL.
+        vae: refuse a store of other weights: a network, a `LatentCodec`, whatever `load_vae` takes, or a fingerprint.
+        expected: refuse a store of other settings: `{"dtype": "bfloat16", "preprocessing": {"height": 512}}`.
+        sample: draw from the posterior (True) or take its mean. None: draw, if the store holds variances.
+        flip: probability of taking the mirrored image. None: 0.5 if the store holds mirrored images, else 0.
+        seed: of draws and flips.
+        scaling: in place of that of the VAE's config.
+
+    Raises:
+        StoreDamagedError: no store, or its manifest is damaged. Shards are looked at when they are read.
+        StoreMismatchError: another VAE or other settings than expected; it names both.
+        StoreError: the store is not complete, or does not hold what `sample` or `flip` ask for.
+    """
+
+    def __init__(
+        self,
+        store: str | Path,
+        *,
+        vae: "AutoencoderKL | LatentCodec | str | Path | None" = None,
+        expected: Mapping[str, Any] | None = None,
+        sample: bool | None = None,
+        flip: float | None = None,
+        seed: int = 0,
+        scaling: Scaling | None = None,
+    ) -> None:
+        self.folder = StoreFolder(store)
+        self.manifest = read_manifest(self.folder)
+        settings = self.manifest.settings
+        require_expected(settings, str(self.folder), vae, expected or {})
+        self.sample = settings.values == "moments" if sample is None else sample
+        self.flip = (0.5 if settings.flipped else 0.0) if flip is None else flip
+        self.seed = seed
+        self.scaling = scaling or settings.scaling
+        self.epoch = 0
+        self._require_held()
+        self._ends = self.manifest.ends
+        self._opened = PerProcess(partial(OpenShards, self.folder, self.manifest.shards, settings.values))
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    def __getitem__(self, index: int | Draw) -> LatentSample:
+        """One row; a negative number counts from the end.
+
+        Raises:
+            IndexError: outside the store.
+            StoreDamagedError: its shard is missing or damaged.
+        """
+        pick, opened = self._pick(index), self._opened.get()
+        facts, place = opened.facts(pick.shard), pick.place
+        sizes = facts.sizes_of(place, pick.mirrored).tolist()
+        sample: LatentSample = {
+            "latents": self._latents(opened.values(pick.shard, place, pick.mirrored)[None], [pick])[0],
+            "row": pick.draw.row,
+            "mirrored": pick.mirrored,
+            "id": facts.ids[place].as_py(),
+            "original_size": (sizes[0], sizes[1]),
+            "crop_top_left": (sizes[2], sizes[3]),
+            "target_size": (sizes[4], sizes[5]),
+        }
+        if self.manifest.captions:
+            sample["caption"] = facts.captions[place].as_py()
+        if self.manifest.labels:
+            sample["label"] = facts.labels[place].as_py()
+        return sample
+
+    def batch(self, rows: Sequence[int | Draw]) -> LatentBatch:
+        """Several rows of one shape at once, which takes less time than one by one.
+
+        Raises:
+            ValueError: none, or rows of different shapes.
+            IndexError, StoreDamagedError: as for one row.
+        """
+        picks, opened = [self._pick(index) for index in rows], self._opened.get()
+        facts = [opened.facts(pick.shard) for pick in picks]
+        places = [pick.place for pick in picks]
+        stored = opened.stacked([(pick.shard, pick.place, pick.mirrored) for pick in picks])
+        sizes = torch.from_numpy(
+            np.stack([fact.sizes_of(pick.place, pick.mirrored) for fact, pick in zip(facts, picks, strict=True)])
+        )
+        batch: LatentBatch = {
+            "latents": self._latents(stored, picks),
+            "row": torch.tensor([pick.draw.row for pick in picks]),
+            "mirrored": torch.tensor([pick.mirrored for pick in picks]),
+            "id": [fact.ids[place].as_py() for fact, place in zip(facts, places, strict=True)],
+            "original_size": sizes[:, 0:2],
+            "crop_top_left": sizes[:, 2:4],
+            "target_size": sizes[:, 4:6],
+        }
+        if self.manifest.captions:
+            batch["caption"] = [fact.captions[place].as_py() for fact, place in zip(facts, places, strict=True)]
+        if self.manifest.labels:
+            labels = [fact.labels[place].as_py() for fact, place in zip(facts, places, strict=True)]
+            batch["label"] = torch.tensor(labels) if self.manifest.labels == len(self) else labels
+        return batch
+
+    def set_epoch(self, epoch: int) -> None:
+        """Of rows that are asked for by their number alone. Workers that are running already keep the old one."""
+        self.epoch = epoch
+
+    def stored(self, row: int, *, mirrored: bool = False) -> Float[Tensor, "stored height width"]:
+        """A row as it is stored: mean and logvar, or the mean alone; raw, in the store's type.
+
+        Raises:
+            KeyError: mirrored, where the store holds no mirrored images.
+            IndexError, StoreDamagedError: as for `dataset[row]`.
+        """
+        pick = self._pick(row)
+        return self._opened.get().values(pick.shard, pick.place, mirrored)
+
+    def index_row(self, row: int) -> IndexRow:
+        """Everything that the index says of a row. Reads the index of its shard each time."""
+        pick = self._pick(row)
+        table = read_index(self.folder, self.manifest.shards[pick.shard])
+        return IndexRow(**table.slice(pick.place, 1).to_pylist()[0])
+
+    @cached_property
+    def buckets(self) -> tuple[Bucket, ...]:
+        """The rows by shape. With native resolution the index of the whole store is read for it."""
+        return find_buckets(self.manifest.shards, self.manifest.settings.factor, lambda n: self._opened.get().facts(n))
+
+    def _require_held(self) -> None:
+        settings = self.manifest.settings
+        if self.sample and settings.values != "moments":
+            raise StoreError(
+                f"sample: {self.folder} holds means without variances, so nothing can be drawn; pass sample=False"
+            )
+        if not 0 <= self.flip <= 1:
+            raise StoreError(f"flip: expected a probability from 0 to 1, found {self.flip}")
+        if self.flip and not settings.flipped:
+            raise StoreError(
+                f"flip: {self.folder} holds no mirrored images; pass flip=0.0, or write it with `latentcodec precompute --flip`"
+            )
+
+    def _pick(self, index: int | Draw) -> "_Pick":
+        draw = index if isinstance(index, Draw) else Draw(index, self.epoch)
+        draw = Draw(checked_index(int(draw.row), len(self)), draw.epoch)
+        shard = bisect_right(self._ends, draw.row)
+        place = draw.row - (self._ends[shard] - self.manifest.shards[shard].rows)
+        return _Pick(draw, shard, place, self.flip > 0 and is_mirrored(self.seed, draw, self.flip))
+
+    def _latents(
+        self, stored: Float[Tensor, "rows stored height width"], picks: Sequence["_Pick"]
+    ) -> Float[Tensor, "rows channels height width"]:
+        channels = self.manifest.settings.channels
+        raw = stored[:, :channels].to(torch.float32)
+        if self.sample:
+            noises = torch.stack([noise(self.seed, pick.draw, raw.shape[1:]) for pick in picks])
+            raw = torch.addcmul(raw, torch.exp(0.5 * stored[:, channels:].to(torch.float32)), noises)
+        return self.scaling.apply(raw)
+
+
+class _Pick(NamedTuple):
+    """Where a row is, and which of the two images."""
+
+    draw: Draw
+    shard: int
+    place: int
+    """Row of the shard."""
+    mirrored: bool
