@@ -22,6 +22,18 @@ def _reconstruct(arguments: list[str]) -> None:
     main(arguments)
 
 
+def _rate(arguments: list[str]) -> None:
+    from eval.rate.command import main
+
+    main(arguments)
+
+
+def _symbols(arguments: list[str]) -> None:
+    from eval.symbols.command import main
+
+    main(arguments)
+
+
 def _tiling(arguments: list[str]) -> None:
     from eval.tiling import main
 
@@ -31,6 +43,8 @@ def _tiling(arguments: list[str]) -> None:
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "reconstruct": _reconstruct,
     "latents": _latents,
+    "rate": _rate,
+    "symbols": _symbols,
     "speed": _speed,
     "tiling": _tiling,
 }
@@ -56,14 +70,18 @@ def _named_errors() -> tuple[type[Exception], ...]:
     from eval.labels import LabelError
     from eval.latents.measure import LatentsError
     from eval.perceptual import BackboneFormatError, BackboneUnavailableError
+    from eval.rate.codec import RateError
     from eval.reconstruct.evaluate import EvaluationError
+    from eval.rows import RowsError
+    from eval.symbols.general import SymbolsError
+    from latentcodec.bitstream.errors import BitstreamError
     from latentcodec.images.decode import BrokenImageError
     from latentcodec.images.sources import SourceError
     from latentcodec.vae.loading import VAELoadError
 
     return (
-        BackboneFormatError, BackboneUnavailableError, BrokenImageError, EvaluationError, LabelError, LatentsError,
-        SourceError, VAELoadError,
+        BackboneFormatError, BackboneUnavailableError, BitstreamError, BrokenImageError, EvaluationError, LabelError,
+        LatentsError, RateError, RowsError, SourceError, SymbolsError, VAELoadError,
     )  # fmt: skip
 
 

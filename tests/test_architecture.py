@@ -21,6 +21,8 @@ REGISTRIES = [
     ("latentcodec.images.sources", "SOURCES"),
     ("latentcodec.vae.presets", "PRESETS"),
     ("eval.metrics", "METRICS"),
+    ("eval.rate.registry", "CODECS"),
+    ("eval.symbols.measure", "GENERAL"),
     ("train.adversarial", "GAN_LOSSES"),
     ("train.discriminators", "DISCRIMINATORS"),
     ("train.losses", "TERMS"),

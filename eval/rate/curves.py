@@ -1,0 +1,97 @@
+"""Rate-distortion curves: scores over bits per pixel, and how two of them are compared.
+
+The Bjontegaard delta rate (BD-rate, VCEG-M33, 2001) is the mean over a range of scores of how many more bits one curve
+needs than another for the same score, taken over the logarithm of the rate. It is that of the package `bjontegaard`, with
+Akima interpolation (Herglotz et al. 2022, arXiv 2202.12565), on the curve of the means over images.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import bjontegaard
+import numpy as np
+from scipy.interpolate import PchipInterpolator
+
+from eval.metrics import LOWER_IS_BETTER
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Points of one codec in one metric, cheapest first."""
+
+    rates: tuple[float, ...]
+    """Bits per pixel."""
+    scores: tuple[float, ...]
+
+    def front(self, *, lower_is_better: bool) -> "Curve":
+        """Without the points that cost more than another and are no better, for nobody would use them, and without
+        infinite scores, which no curve can hold. Rates and scores then go one way."""
+        best, kept = -math.inf, []
+        for rate, score in sorted(zip(self.rates, self.scores, strict=True)):
+            good = -score if lower_is_better else score
+            if math.isfinite(score) and good > best:
+                best = good
+                kept.append((rate, score))
+        return curve_of(kept)
+
+
+def curve_of(points: Iterable[tuple[float, float]]) -> Curve:
+    """From (rate, score)."""
+    points = list(points)
+    return Curve(tuple(rate for rate, _ in points), tuple(score for _, score in points))
+
+
+@dataclass(frozen=True)
+class BdRate:
+    """One codec against the anchor in one metric."""
+
+    codec: str
+    anchor: str
+    metric: str
+    percent: float | None
+    """More bits than the anchor for the same score, below 0: fewer. None: undefined."""
+    overlap: float
+    """Share of all scores that either has which both have; the figure is about that range."""
+    scores: tuple[float, float] | None
+    """That range."""
+    undefined: str | None
+    """Why, where it is."""
+    left_out: int
+    """Points of both curves that another beats in rate and score."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON types."""
+        return asdict(self)
+
+
+def bd_rate(codec: str, test: Curve, anchor_name: str, anchor: Curve, metric: str) -> BdRate:
+    """Compare two curves. Never a number where they have no range of scores in common."""
+    lower = metric in LOWER_IS_BETTER
+    fronts = [curve.front(lower_is_better=lower) for curve in (anchor, test)]
+    left_out = sum(len(curve.rates) for curve in (anchor, test)) - sum(len(front.rates) for front in fronts)
+    if any(len(front.rates) < 2 for front in fronts):
+        return BdRate(codec, anchor_name, metric, None, 0.0, None, "fewer than two points", left_out)
+    low, high = max(min(front.scores) for front in fronts), min(max(front.scores) for front in fronts)
+    whole = max(max(front.scores) for front in fronts) - min(min(front.scores) for front in fronts)
+    if not low < high:
+        return BdRate(codec, anchor_name, metric, None, 0.0, None, "no overlap", left_out)
+    sign = -1 if lower else 1  # the package wants scores that rise with the rate
+    anchor_front, test_front = (np.array([front.rates, np.multiply(sign, front.scores)]) for front in fronts)
+    percent = float(
+        bjontegaard.bd_rate(
+            *anchor_front, *test_front, method="akima", require_matching_points=False,
+            min_overlap=0,  # the overlap is stated, so the package need not warn of it
+        )
+    )  # fmt: skip
+    return BdRate(codec, anchor_name, metric, percent, (high - low) / whole, (low, high), None, left_out)
+
+
+def score_at(curve: Curve, rates: Iterable[float], *, lower_is_better: bool = False) -> list[float | None]:
+    """Scores at other rates, by monotone cubic interpolation (PCHIP) over the logarithm of the rate; None outside."""
+    front = curve.front(lower_is_better=lower_is_better)
+    if len(front.rates) < 2:
+        return [None for _ in rates]
+    between = PchipInterpolator(np.log(front.rates), front.scores)
+    return [float(between(math.log(rate))) if front.rates[0] <= rate <= front.rates[-1] else None for rate in rates]
