@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 # Public name -> the module that defines it. A new public name is one line here.
 _PUBLIC = {
     "LatentCodec": "latentcodec.codec",
+    "LatentDataset": "latentcodec.store.dataset",
     "build_vae": "latentcodec.vae.presets",
     "load_vae": "latentcodec.vae.loading",
     "save_vae": "latentcodec.vae.loading",

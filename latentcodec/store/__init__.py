@@ -57,5 +57,16 @@ finish         all records to the manifest
 precompute     the loop: start reading here
 progress       images a second, time left
 
+dataset        a store as a torch dataset: start reading here for that side
+samples        what it gives: one row, a batch
+expected       the refusal of another store than the caller means
+facts          what is kept of a shard's index
+opened         the shards that a process has open
+draws          what is random in a row
+buckets        rows by shape
+order          the batches of an epoch, from seed and epoch
+sampler        which of them are this process's, and where it is
+loader         a DataLoader that knows what was handed over
+
 Nothing is imported here.
 """
