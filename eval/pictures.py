@@ -3,7 +3,7 @@
 import hashlib
 import os
 import re
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from jaxtyping import UInt8
@@ -37,6 +37,12 @@ class PictureFolder:
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(path)
         return Path(os.path.relpath(path, self._from)).as_posix()
+
+
+def original_of(picture: str) -> str:
+    """Name of the original that belongs to a reconstruction, from what `PictureFolder.save` returned."""
+    name = PurePosixPath(picture)
+    return str(name.parents[2] / "original" / name.name)
 
 
 def file_name(name: str) -> str:

@@ -81,7 +81,7 @@ def test_two_vaes_in_one_table_and_one_file(
         assert row["noise"]["0.1"]["images"] == row["cut"]["0.5"]["images"] == 2
         assert 0 < row["pictures"]["explained_variance"] <= 1
         for files in row["pictures"]["files"]:
-            original, picture = (decode_image(folder / files[kind]) for kind in ("original", "latents"))
+            original, picture = (decode_image(out.parent / files[kind]) for kind in ("original", "latents"))
             photo = center_crop(resize_short_side(decode_image(photos / files["image"]), 64), 64, 64)
             assert (original == photo).all()
             assert picture.shape == (64, 64, 3)

@@ -1,6 +1,7 @@
 """`python -m eval latents VAE... --data DIR`: the table, the JSON and the pictures."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -99,7 +100,8 @@ def main(arguments: list[str]) -> None:
         for name, source in label_sources(options.vae).items()
     }
     require_divisible(options.size, {name: codec.factor for name, codec in codecs.items()}, options.scales)
-    sheet = None if options.pictures is None else Sheet(options.pictures)
+    beside = None if options.json is None else Path(options.json).parent
+    sheet = None if options.pictures is None else Sheet(options.pictures, beside)
     measured = [measure(name, codec, disturbances, options, sheet) for name, codec in codecs.items()]
     _report([row for row, _ in measured], measured[0][1], sheet, options)
 

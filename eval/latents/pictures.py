@@ -62,10 +62,11 @@ class Sheet:
 
     Args:
         folder: made when the first picture is saved; existing files are replaced.
+        relative_to: as for `PictureFolder`.
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        self._folder = PictureFolder(folder)
+    def __init__(self, folder: str | Path, relative_to: str | Path | None = None) -> None:
+        self._folder = PictureFolder(folder, relative_to)
         self._rows: dict[str, list[UInt8[np.ndarray, "height width 3"]]] = {}
 
     def add(
@@ -74,7 +75,7 @@ class Sheet:
         """Save the latents of each image, at the size of the image.
 
         Returns:
-            For each, its id (`image`), and the files of the `original` and of its `latents`, relative to the folder.
+            For each, its id (`image`), and the files of the `original` and of its `latents`, relative to `relative_to`.
         """
         names = []
         for part in parts:

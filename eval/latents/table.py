@@ -40,17 +40,26 @@ _FIGURES: tuple[tuple[str, list[Line]], ...] = (
 # fmt: on
 
 
+def figures(rows: Sequence[Row]) -> list[tuple[str, list[tuple[str, list[str]]]]]:
+    """Titles of groups, in each the labels of its lines, and for each line a figure of every VAE as text."""
+    groups = [*_FIGURES, *_decoded_groups(rows[0])]
+    return [
+        (title, [(label, [shown(_figure(row, keys), form) for row in rows]) for label, keys, form in lines])
+        for title, lines in groups
+        if lines
+    ]
+
+
 def comparison(rows: Sequence[Row]) -> str:
     """The table of all figures over all channels."""
-    groups = [*_FIGURES, *_decoded_groups(rows[0])]
-    width = max(len(label) for _, lines in groups for label, _, _ in lines) + 4
+    groups = figures(rows)
+    width = max(len(label) for _, lines in groups for label, _ in lines) + 4
     columns = [max(12, len(row["vae"]) + 2) for row in rows]
     text = [" " * width + "".join(f"{row['vae']:>{column}}" for row, column in zip(rows, columns, strict=True))]
     for title, lines in groups:
-        text += ["", title] if lines else []
-        for label, keys, form in lines:
-            figures = [_figure(row, keys) for row in rows]
-            cells = [f"{shown(value, form):>{column}}" for value, column in zip(figures, columns, strict=True)]
+        text += ["", title]
+        for label, values in lines:
+            cells = [f"{value:>{column}}" for value, column in zip(values, columns, strict=True)]
             text.append(f"  {label:{width - 2}}" + "".join(cells))
     return "\n".join(text)
 

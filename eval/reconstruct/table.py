@@ -10,7 +10,9 @@ from eval.reconstruct.summary import Difference, Summary, ranking, worst_first
 from eval.rows import ImageRow
 
 UNITS = {"psnr": "dB"}
-_DIGITS = {"psnr": 2, "rfid": 3, "kid": 6}
+DIGITS = {"psnr": 2, "rfid": 3, "kid": 6}
+USUAL_DIGITS = 4
+"""After the point, of metrics that are not in `DIGITS`."""
 _CELL = 30
 
 
@@ -69,7 +71,7 @@ def with_interval(interval: Interval, metric: str, sign: str = "") -> str:
 
 def number(value: float, metric: str, sign: str = "") -> str:
     """A figure with the digits that its metric deserves."""
-    return f"{value:{sign}.{_DIGITS.get(metric, 4)}f}" if math.isfinite(value) else f"{value:{sign}}"
+    return f"{value:{sign}.{DIGITS.get(metric, USUAL_DIGITS)}f}" if math.isfinite(value) else f"{value:{sign}}"
 
 
 def _figure(summary: Summary, metric: str) -> str:
