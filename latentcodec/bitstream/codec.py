@@ -17,14 +17,18 @@ from latentcodec.bitstream.lattice import Pass
 from latentcodec.bitstream.model import BitstreamModel, load_model
 from latentcodec.bitstream.quality import STEPS, index_of_quality
 from latentcodec.bitstream.rate import Nearest, RateDistortion
+from latentcodec.bitstream.refine import refine
 from latentcodec.bitstream.tables import Split
 from latentcodec.codec import LatentCodec
-from latentcodec.inputs import ImageLike
+from latentcodec.inputs import ImageLike, read_images, to_network
 from latentcodec.latents import Moments
-from latentcodec.padding import padded_side
+from latentcodec.padding import padded_side, reflect_pad
 from latentcodec.vae.sources import default_source
 
 DEFAULT_QUALITY = 50.0
+EFFORTS = (0, 1, 2)
+REFINED = 2
+"""The effort from which coefficients are refined."""
 
 
 class TargetError(ValueError):
@@ -93,20 +97,34 @@ class ImageCodec:
             image: path, Pillow image, array or tensor, of any size; see `LatentCodec.encode_moments`.
             quality: 1 ... 100, the quantiser's step.
             target_bytes: make the largest file of at most so many bytes instead.
-            effort: 0: nearest integers; 1: integers chosen by rate and distortion.
+            effort: 0: nearest integers; 1: integers chosen by rate and distortion; 2: after a few gradient steps through
+                the decoder as well, which take some twenty times as long. That lowers the squared error of the picture.
 
         Raises:
             BrokenImageError, ValueError: the image cannot be read.
             TargetError: even the coarsest step makes a larger file than `target_bytes`.
         """
-        if effort not in (0, 1):
-            raise ValueError(f"effort: expected 0 or 1, found {effort}")
-        moments = self.codec.encode_moments([image])
+        if effort not in EFFORTS:
+            raise ValueError(f"effort: expected one of {', '.join(map(str, EFFORTS))}, found {effort}")
+        (pixels,) = read_images([image])
+        moments = self.codec.encode_moments([pixels])
         coefficients = self.model.transform.coefficients(moments.mean[0])
         size = moments.sizes[0]
+        first = min(effort, REFINED - 1)
         if target_bytes is None:
-            return self._compress(coefficients, size, index_of_quality(quality), effort)
-        return self._search(coefficients, size, target_bytes, effort)
+            found = self._compress(coefficients, size, index_of_quality(quality), first)
+        else:
+            found = self._search(coefficients, size, target_bytes, first)
+        if effort < REFINED:
+            return found
+        padded = reflect_pad(to_network(pixels, self.codec.device)[None], self.codec.factor)[0]
+        refined = refine(
+            self.codec, self.model.transform, self.model.context, padded, coefficients, self.integers(found.data),
+            found.step_index,
+        )  # fmt: skip
+        if target_bytes is None:
+            return self._compress(refined, size, found.step_index, effort)
+        return self._search(refined, size, target_bytes, effort)
 
     def decompress(self, data: bytes, limits: Limits | None = None) -> UInt8[np.ndarray, "height width 3"]:
         """The image in a file.

@@ -32,7 +32,7 @@ def compress_images(
         quality: 1 to 100; more makes larger files.
         target_bytes: Make the largest file of at most so many bytes instead.
         target_bpp: The same, in bits for each pixel.
-        effort: 0 is fastest, 1 chooses what is stored by what it costs.
+        effort: 0 is fastest, 1 chooses what is stored by what it costs, 2 also takes gradient steps through the decoder.
         dtype: Type to compute in. auto is bfloat16 where the machine has it in hardware, else float32.
         device: cpu or cuda. A GPU if there is one, if not given.
         json: Print one JSON object instead of text.
