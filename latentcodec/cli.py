@@ -28,6 +28,7 @@ from latentcodec.commands.precompute import precompute_latents
 from latentcodec.commands.prepare_bitstream import prepare_bitstream_command
 from latentcodec.commands.push import push_vae_command
 from latentcodec.commands.reconstruct import reconstruct_images
+from latentcodec.commands.verify import verify_store
 
 # Subcommand -> function. A new command is one function and one line here.
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -41,6 +42,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "decompress": decompress_files,
     "prepare-bitstream": prepare_bitstream_command,
     "precompute": precompute_latents,
+    "verify": verify_store,
 }
 
 

@@ -68,5 +68,9 @@ order          the batches of an epoch, from seed and epoch
 sampler        which of them are this process's, and where it is
 loader         a DataLoader that knows what was handed over
 
+verify         whether all objects are whole and agree with each other
+verify_shard   one shard of them
+reencode       rows encoded again, and compared
+
 Nothing is imported here.
 """

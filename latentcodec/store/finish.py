@@ -24,13 +24,22 @@ def finish(folder: StoreFolder, settings: Settings) -> Manifest:
     """
     with ThreadPoolExecutor(_READERS) as pool:
         records = list(pool.map(lambda part: read_record(folder, part), range(settings.parts)))
-    skipped = SkippedImages()
     for record in records:
         if record.settings != settings.digest:
             raise StoreMismatchError(
                 f"{folder}/{record_name(record.part)}: made with settings {record.settings[:12]}..., those of the store are "
                 f"{settings.digest[:12]}...; delete this record and run the command again"
             )
+    manifest, skipped = assemble(settings, records)
+    folder.write(SKIPPED_NAME, skipped)
+    folder.write(MANIFEST_NAME, manifest.to_bytes())
+    return manifest
+
+
+def assemble(settings: Settings, records: Sequence[PartRecord]) -> tuple[Manifest, bytes]:
+    """The manifest that follows from the records of all parts, and `skipped.jsonl`."""
+    skipped = SkippedImages()
+    for record in records:
         for id, reason in record.skipped:
             skipped.add(id, reason)
     listed = skipped.to_jsonl()
@@ -44,9 +53,7 @@ def finish(folder: StoreFolder, settings: Settings) -> Manifest:
         captions=sum(record.captions for record in records),
         labels=sum(record.labels for record in records),
     )
-    folder.write(SKIPPED_NAME, listed)
-    folder.write(MANIFEST_NAME, manifest.to_bytes())
-    return manifest
+    return manifest, listed
 
 
 def read_record(folder: StoreFolder, part: int) -> PartRecord:

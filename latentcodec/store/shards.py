@@ -104,7 +104,10 @@ class Shard:
         if self._map is None and folder.size(entry.path) != entry.bytes:
             raise self._damaged(f"{entry.bytes} bytes", f"{folder.size(entry.path)}")
         header, self._start = self._read_header()
-        self._places = {name: _Place.of(fields) for name, fields in header.items() if name != "__metadata__"}
+        try:
+            self._places = {name: _Place.of(fields) for name, fields in header.items() if name != "__metadata__"}
+        except (KeyError, TypeError, ValueError) as error:
+            raise self._damaged("tensors of a known type in its header", repr(error)) from error
         self._check()
 
     @property
