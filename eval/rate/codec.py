@@ -1,7 +1,7 @@
 """What every codec of a comparison is, small as it may be."""
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
@@ -11,7 +11,7 @@ from latentcodec.latents import Moments
 Picture = UInt8[np.ndarray, "height width 3"]
 Stored = bytes | Moments
 """What lies between encoder and decoder: a file's bytes; the latents of a VAE that writes none."""
-Quality = float | None
+Quality = int | float | None
 """A codec's own scale; None for one that has none."""
 
 
@@ -30,6 +30,7 @@ class CodecOptions:
     """Of the latent byte codec, see `ImageCodec.compress`."""
 
 
+@runtime_checkable
 class RateCodec(Protocol):
     """Images to files and back. An instance stays in the process that opened it."""
 

@@ -21,6 +21,7 @@ from eval.rate.run import Plan, count_rows, run
 from eval.reconstruct.protocol import backbone_files
 from eval.results import METRIC_PACKAGES
 from latentcodec.arguments import Parser
+from latentcodec.bitstream.codec import EFFORTS
 
 DTYPES = ("float32", "bfloat16", "float16")
 ALIASES = {"lpips": "lpips_alex"}
@@ -120,10 +121,11 @@ def _metrics(parser: Parser, text: str) -> list[str]:
 
 def _plan(options: Any, bench: Bench) -> tuple[Plan, dict[str, Any]]:
     """What is measured, and {codec: what its rows depend on}."""
-    try:
-        efforts = [int(effort) for effort in options.efforts.split(",")]
-    except ValueError as error:
-        raise RateError(f"efforts: expected numbers joined by commas, found {options.efforts}") from error
+    known = {str(effort): effort for effort in EFFORTS}
+    asked_efforts = [effort.strip() for effort in options.efforts.split(",")]
+    if wrong := [effort for effort in asked_efforts if effort not in known]:
+        raise RateError(f"efforts: expected some of {','.join(known)}, found {','.join(wrong)}")
+    efforts = [known[effort] for effort in dict.fromkeys(asked_efforts)]
     specs = parse_codecs(options.codecs, CodecOptions(options.dtype, options.device), efforts)
     asked = parse_qualities(options.qualities, specs)
     codecs = {spec.name: bench.codec(spec) for spec in specs}

@@ -34,8 +34,9 @@ class CompressAI:
             raise RateError(
                 "compressai: it is not installed; pip install compressai, or leave its models out"
             ) from error
-        if source not in image_models:
-            raise RateError(f"compressai:{source}: expected one of {', '.join(image_models)}")
+        known = [name for name in image_models if not name.endswith("-vbr")]  # which have another interface
+        if source not in known:
+            raise RateError(f"compressai:{source}: expected one of {', '.join(known)}")
         self.name, self.device = source, torch.device(options.device)
         self.qualities: tuple[Quality, ...] = tuple(range(1, 7 if source.startswith("cheng2020") else 9))
         self._make = image_models[source]
@@ -67,7 +68,10 @@ class CompressAI:
 
     def _model(self, quality: int) -> Any:
         if quality not in self._models:
-            model = self._make(quality=quality, metric="mse", pretrained=True)
+            try:
+                model = self._make(quality=quality, metric="mse", pretrained=True)
+            except OSError as error:
+                raise RateError(f"compressai:{self.name}: its weights cannot be downloaded ({error})") from error
             self._models[quality] = model.eval().to(self.device)
         return self._models[quality]
 

@@ -28,9 +28,12 @@ class Curve:
     def front(self, *, lower_is_better: bool) -> "Curve":
         """Without the points that cost more than another and are no better, for nobody would use them, and without
         infinite scores, which no curve can hold. Rates and scores then go one way."""
+        sign = -1 if lower_is_better else 1
         best, kept = -math.inf, []
-        for rate, score in sorted(zip(self.rates, self.scores, strict=True)):
-            good = -score if lower_is_better else score
+        for rate, score in sorted(
+            zip(self.rates, self.scores, strict=True), key=lambda pair: (pair[0], -sign * pair[1])
+        ):
+            good = sign * score
             if math.isfinite(score) and good > best:
                 best = good
                 kept.append((rate, score))
@@ -77,15 +80,21 @@ def bd_rate(codec: str, test: Curve, anchor_name: str, anchor: Curve, metric: st
     whole = max(max(front.scores) for front in fronts) - min(min(front.scores) for front in fronts)
     if not low < high:
         return BdRate(codec, anchor_name, metric, None, 0.0, None, "no overlap", left_out)
-    sign = -1 if lower else 1  # the package wants scores that rise with the rate
-    anchor_front, test_front = (np.array([front.rates, np.multiply(sign, front.scores)]) for front in fronts)
-    percent = float(
-        bjontegaard.bd_rate(
-            *anchor_front, *test_front, method="akima", require_matching_points=False,
-            min_overlap=0,  # the overlap is stated, so the package need not warn of it
-        )
-    )  # fmt: skip
+    percent = _package_bd_rate(*fronts, sign=-1 if lower else 1)
+    if not -100 < percent < math.inf:
+        return BdRate(codec, anchor_name, metric, None, 0.0, None, "points too close to interpolate", left_out)
     return BdRate(codec, anchor_name, metric, percent, (high - low) / whole, (low, high), None, left_out)
+
+
+def _package_bd_rate(anchor: Curve, test: Curve, *, sign: int) -> float:
+    """In per cent. The package wants scores that rise with the rate: `sign` turns them round where they fall."""
+    first, second = (np.array([curve.rates, np.multiply(sign, curve.scores)]) for curve in (anchor, test))
+    with np.errstate(all="ignore"):  # of slopes between nearly equal scores; the caller looks at the result
+        found = bjontegaard.bd_rate(
+            *first, *second, method="akima", require_matching_points=False,
+            min_overlap=0,  # the overlap is stated, so the package need not warn of it
+        )  # fmt: skip
+    return float(found)
 
 
 def score_at(curve: Curve, rates: Iterable[float], *, lower_is_better: bool = False) -> list[float | None]:

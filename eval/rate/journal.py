@@ -51,10 +51,14 @@ class Journal:
         if self._rows_path is not None and self._run_path is not None:
             self._rows_path.parent.mkdir(parents=True, exist_ok=True)
             self._rows_file = self._rows_path.open("ab")
-            self._lock()
-            self._read(self._rows_path, self._run_path)
-            self._write_head(self._run_path)
-            self._run_file = self._run_path.open("a", encoding="utf-8")
+            try:
+                self._lock()
+                self._read(self._rows_path, self._run_path)
+                self._write_head(self._run_path)
+                self._run_file = self._run_path.open("a", encoding="utf-8")
+            except BaseException:
+                self._rows_file.close()
+                raise
         self.done: set[Key] = {_key(row) for row in self.rows}
 
     def check_image(self, image: NamedImage) -> None:

@@ -30,7 +30,7 @@ class LatentBytes:
         """Network, quantiser and entropy coder."""
         if quality is None or not 1 <= quality <= QUALITIES:
             raise RateError(f"latentcodec: expected a quality 1 ... {QUALITIES}, found {quality}")
-        return self.codec.compress(image, quality=quality, effort=self.effort).data
+        return self.codec.compress(image, quality=float(quality), effort=self.effort).data
 
     def decode(self, stored: Stored) -> Picture:
         if not isinstance(stored, bytes):
@@ -46,7 +46,8 @@ class LatentBytes:
 
 
 class Ceiling:
-    """A VAE without bytes: its posterior's mean, decoded as it is. No file of its latents can be better, but for luck.
+    """A VAE without bytes: its posterior's mean, decoded as it is. Files come near to it as their steps get finer; only
+    latents that were refined for the image they stand for can be better.
 
     Args:
         source: anything that `load_vae` takes.

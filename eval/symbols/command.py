@@ -15,7 +15,7 @@ from eval.symbols.general import JXL_EFFORT, ZSTD_LEVEL, SymbolsError
 from eval.symbols.measure import METHODS, Row, code, summarise
 from eval.symbols.table import lines
 from latentcodec.arguments import Parser
-from latentcodec.bitstream.codec import ImageCodec
+from latentcodec.bitstream.codec import EFFORTS, ImageCodec
 from latentcodec.bitstream.quality import QUALITIES
 from latentcodec.memory import freed_memory_kept
 from latentcodec.precision import SUPPORTED
@@ -33,8 +33,8 @@ def main(arguments: list[str]) -> None:
     options = parser.parse(arguments)
     if options.dtype not in _DTYPES:
         parser.error(f"--dtype: expected {' or '.join(_DTYPES)}, found {options.dtype}")
-    if options.effort not in (0, 1):
-        parser.error(f"--effort: expected 0 or 1, found {options.effort}")
+    if options.effort not in EFFORTS:
+        parser.error(f"--effort: expected {' or '.join(map(str, EFFORTS))}, found {options.effort}")
     if options.rounds < 2:
         parser.error(f"--rounds: expected at least 2, found {options.rounds}")
     qualities = _qualities(options.qualities)
@@ -75,7 +75,7 @@ def _parser() -> Parser:
         "--effort",
         type=NonNegativeInt,
         default=0,
-        help="0: nearest integers, fair to all; 1: as the context model likes",
+        help="0: nearest integers, fair to all; others choose as the context model likes",
     )
     add("--rounds", type=PositiveInt, default=2, help="of each timing, of which the median counts; at least 2")
     add("--dtype", type=str, default="float32", help=f"of the VAE: {', '.join(_DTYPES)}")

@@ -15,7 +15,7 @@ from latentcodec.bitstream.entropy import Decoder, Encoder
 from latentcodec.bitstream.lattice import Pass
 from latentcodec.bitstream.tables import Split
 
-Coded = list[tuple[Int64[np.ndarray, " n"], Split]]
+Coded = list[tuple[Int64[np.ndarray, " _"], Split]]
 """The integers of an image in coding order, part by part, and where the context model says to look for them."""
 _CPU = torch.device("cpu")
 
