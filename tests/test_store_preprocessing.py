@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -48,6 +48,7 @@ def test_cover_covers_tightly_and_keeps_the_aspect_ratio(height: int, width: int
 
 @settings(max_examples=50, deadline=None)
 @given(st.integers(64, 1400), st.sampled_from([8, 16, 32, 64]), st.floats(1, 6))
+@example(100, 8, 1.0)
 def test_buckets_are_multiples_of_the_step_within_the_budget(size: int, step: int, most: float) -> None:
     shapes = Buckets(size * size, step, most).shapes
     assert len(set(shapes)) == len(shapes) > 0

@@ -74,8 +74,8 @@ class Buckets:
     @cached_property
     def shapes(self) -> tuple[tuple[int, int], ...]:
         most = self.pixels // self.step**2  # sides are in steps from here on
-        tall = [(most // width, width) for width in range(1, most + 1)]
-        fitting = {(h, w) for h, w in tall if h >= w and h <= w * self.max_aspect}
+        tall = [(min(most // width, int(width * self.max_aspect)), width) for width in range(1, most + 1)]
+        fitting = {(h, w) for h, w in tall if h >= w}
         fitting |= {(w, h) for h, w in fitting}
         largest: list[tuple[int, int]] = []
         for height, width in sorted(fitting, reverse=True):  # each taller than the next, so it has to be narrower
