@@ -340,7 +340,7 @@ def test_another_vae_preprocessing_type_or_source_is_refused(tmp_path: Path, pho
         with pytest.raises(StoreMismatchError, match=message):
             encode(source, store, other, preprocessing, **{"part_images": 3, **wishes})
     (source / "003.png").rename(source / "003b.png")
-    with pytest.raises(StoreMismatchError, match='listing: "sha256:.*" there, "sha256:.*" here'):
+    with pytest.raises(StoreMismatchError, match=r'listing: "sha256:.*" there, "sha256:.*" here'):
         encode(source, store, codec, part_images=3)
     (source / "003b.png").rename(source / "003.png")
     assert objects(store) == before
