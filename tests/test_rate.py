@@ -161,7 +161,7 @@ def copied(finished: Path, tmp_path: Path) -> Path:
         (["--metrics", "psnr"], "measured with another metrics: ['psnr', 'ms_ssim'], now ['psnr']"),
         (["--size", "64"], "measured with another size: None, now 64"),
         (["--efforts", "0"], "another codec latentcodec:vae: effort: 1, now 0"),
-        (["--dtype", "bfloat16"], "codec latentcodec:vae: dtype: float32, now bfloat16"),
+        (["--dtype", "bfloat16"], "another codec latentcodec:vae: dtype: float32, now bfloat16"),
     ],
 )
 def test_other_settings_are_refused(

@@ -54,16 +54,8 @@ def main(arguments: list[str]) -> None:
     settings = _settings(options, metrics)
     journal = Journal(options.json, settings, identities)
     try:
-        with tqdm(total=_total(images, plan), unit="row", disable=None) as progress:
-            ids = run(
-                images,
-                plan,
-                bench,
-                bench_options,
-                journal,
-                jobs=options.jobs,
-                progress=lambda: progress.update() and None,
-            )
+        with tqdm(total=_total(images, plan), unit="row", disable=None) as bar:
+            ids = run(images, plan, bench, bench_options, journal, jobs=options.jobs, progress=bar.update)
     finally:
         journal.close()
     found = find(journal, images, ids, metrics, options.anchor, _bootstrap(options))

@@ -121,7 +121,7 @@ class Journal:
         self.codecs = {**head["codecs"], **self.codecs}
 
     def _changed_codecs(self, known: dict[str, Any]) -> Iterator[tuple[str, str, Any, Any]]:
-        for name in known.keys() & self.codecs.keys():
+        for name in (name for name in self.codecs if name in known):
             for what, old, new in _differences(known[name], self.codecs[name]):
                 yield name, what, old, new
 

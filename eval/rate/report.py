@@ -115,6 +115,7 @@ def data_settings(images: ImageSet, journal: Journal, ids: Sequence[str]) -> dic
     return {
         "name": images.name, "images": len(ids), "skipped": len(images.skipped),
         "sizes": dict(Counter(shapes.values()).most_common()), "digest": images.digest,
+        "pixels_digest": images.pixels_digest,
     }  # fmt: skip
 
 

@@ -29,7 +29,7 @@ _AHEAD = 4
 
 def run(
     images: ImageSet, plan: Plan, bench: Bench, options: BenchOptions, journal: Journal, *, jobs: int = 1,
-    progress: Callable[[], None] = lambda: None,
+    progress: Callable[[], object] = lambda: None,
 ) -> list[str]:  # fmt: skip
     """Measure what `journal` does not have yet; rows go there in the order of images, codecs, qualities.
 
