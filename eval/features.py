@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from eval.perceptual import BackboneFormatError, BackboneUnavailableError
+from eval.perceptual import BackboneFormatError, BackboneUnavailableError, load_lpips
+from latentcodec.images.pixels import to_tensor
 
 
 @runtime_checkable
@@ -73,6 +74,40 @@ class Inception:
         with torch.inference_mode():
             (features,) = self.network(batch)
         return features[0].cpu().numpy()
+
+
+POOLED = ("alex", "vgg")
+"""Backbones of LPIPS that `PooledBackbone` knows."""
+
+
+class PooledBackbone:
+    """The last activations of LPIPS's AlexNet or VGG16, averaged over the image: 256 or 512 features.
+
+    For comparisons where Inception is not at hand. Distances in this space are no FIDs.
+
+    Args:
+        net: `alex` or `vgg`.
+        weights: as `eval.perceptual.load_lpips` takes its backbone.
+        device: where the network runs, in float32.
+
+    Raises:
+        ValueError: another net.
+        BackboneUnavailableError, BackboneFormatError: as `load_lpips`.
+    """
+
+    def __init__(self, net: str, weights: str | Path | None = None, *, device: str | torch.device = "cpu") -> None:
+        if net not in POOLED:
+            raise ValueError(f"features: expected inception or one of {', '.join(POOLED)}; found {net}")
+        self.description = f"{net} backbone of LPIPS, last activations averaged over the image at its own size"
+        self.device = torch.device(device)
+        self._lpips = load_lpips("alex" if net == "alex" else "vgg", weights).to(self.device)
+
+    def __call__(self, image: UInt8[np.ndarray, "height width 3"]) -> Float[np.ndarray, " features"]:
+        """Features of one image."""
+        batch = to_tensor(image)[None].to(self.device)
+        with torch.inference_mode():
+            last = self._lpips.net.forward(self._lpips.scaling_layer(batch))[-1]
+        return last.mean(dim=(2, 3))[0].cpu().numpy()
 
 
 _WAYS = (

@@ -6,15 +6,8 @@ import pytest
 import yaml
 
 from latentcodec.arguments import nearest
-from train.config import (
-    ConfigError,
-    TrainConfig,
-    changed_keys,
-    load_preset,
-    parse_config,
-    parse_config_dict,
-    training_parser,
-)
+from train.config import TrainConfig, load_preset, parse_config, parse_config_dict, training_parser
+from train.run_config import ConfigError
 
 PRESETS = sorted(path.stem for path in Path("train/presets").glob("*.yaml"))
 
@@ -107,11 +100,11 @@ def test_changed_keys_are_those_that_weights_depend_on() -> None:
     other = load_preset(
         "tiny", "--optimizer.lr", "0.5", "--data.workers", "7", "--log_every", "3", "--loss.weights.l1", "2"
     )
-    assert changed_keys(config.as_dict(), other.as_dict()) == {
+    assert other.changed_since(config.as_dict()) == {
         "optimizer.lr": (config.optimizer.lr, 0.5),
         "loss.weights.l1": (1.0, 2.0),
     }
-    assert changed_keys(config.as_dict(), config.as_dict()) == {}
+    assert config.changed_since(config.as_dict()) == {}
 
 
 def test_nearest_is_silent_when_nothing_is_close() -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from latentcodec.images.decode import BrokenImageError
 from latentcodec.images.items import ImageItem
-from train.config import ConfigError, DataConfig, TrainConfig, load_preset
+from train.config import DataConfig, TrainConfig, load_preset
 from train.data import (
     MicroBatches,
     StreamedImages,
@@ -22,6 +22,7 @@ from train.data import (
     generator,
     training_loader,
 )
+from train.run_config import ConfigError
 
 
 def config(source: str | dict[str, float], *overrides: str, **data: Any) -> TrainConfig:

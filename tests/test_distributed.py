@@ -14,8 +14,9 @@ from torch import Tensor
 from train.config import load_preset
 from train.data import training_loader
 from train.health import Meter
+from train.launch import make_accelerator
 from train.loop import train_step
-from train.run import build_run, make_accelerator
+from train.run import build_run
 from train.schedule import plan_step
 
 STEPS = 3
@@ -45,7 +46,7 @@ def three_steps(config: Any) -> dict[str, Tensor]:
     accelerator = make_accelerator(config)
     run = build_run(config, accelerator)
     assert run.discriminator is not None
-    sides = {"vae": run.vae, "discriminator": run.state.discriminator}
+    sides = {"vae": run.vae, "discriminator": run.state.networks["discriminator"]}
     seen: dict[str, Tensor] = {}
 
     def record(side: str) -> Any:
@@ -55,8 +56,8 @@ def three_steps(config: Any) -> dict[str, Tensor]:
 
         return hook
 
-    run.state.vae_optimizer.register_step_pre_hook(record("vae"))
-    run.state.discriminator_optimizer.register_step_pre_hook(record("discriminator"))
+    run.state.optimizers["vae_optimizer"].register_step_pre_hook(record("vae"))
+    run.state.optimizers["discriminator_optimizer"].register_step_pre_hook(record("discriminator"))
     loader = training_loader(
         config, 4, processes=accelerator.num_processes, rank=accelerator.process_index, start_step=0, pin=False
     )

@@ -7,9 +7,10 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from train.config import AdversarialConfig, OptimizerConfig, load_preset
+from train.config import AdversarialConfig, load_preset
 from train.ema import Ema
 from train.health import Meter, NonFiniteLossError, Watch
+from train.run_config import OptimizerConfig
 from train.schedule import gan_weight, learning_rate, plan_step
 from train.step import latent_signals
 

@@ -104,7 +104,7 @@ def small_state(seed: int, *, width: int = 200) -> TrainState:
     optimizer = torch.optim.AdamW(vae.parameters())
     vae(torch.ones(1, width)).sum().backward()
     optimizer.step()
-    return TrainState(vae, ema, optimizer, step=seed)
+    return TrainState({"vae": vae, "ema": ema}, {"vae_optimizer": optimizer}, seed)
 
 
 def save(state: TrainState, folder: Path, keep: int = 2) -> Path:
@@ -130,7 +130,7 @@ def test_killed_while_a_checkpoint_is_being_written(tmp_path: Path) -> None:
         assert newest is not None
         state = small_state(0)
         load_checkpoint(state, newest)
-        torch.testing.assert_close(state.vae.weight, small_state(state.step).vae.weight, rtol=0, atol=0)
+        torch.testing.assert_close(state.networks["vae"].weight, small_state(state.step).networks["vae"].weight, rtol=0, atol=0)
         survived.append(state.step)
         save(small_state(state.step + 1), folder)  # what was left behind is not in the way
     assert max(survived) > 1
@@ -140,10 +140,10 @@ def test_round_trip_restores_every_bit(tmp_path: Path) -> None:
     before, after = small_state(3), small_state(4)
     load_checkpoint(after, save(before, tmp_path))
     assert after.step == 3
-    for name, network in before.networks().items():
+    for name, network in before.networks.items():
         for key, value in network.state_dict().items():
-            assert torch.equal(after.networks()[name].state_dict()[key], value)
-    old, new = (state.vae_optimizer.state_dict()["state"] for state in (before, after))
+            assert torch.equal(after.networks[name].state_dict()[key], value)
+    old, new = (state.optimizers["vae_optimizer"].state_dict()["state"] for state in (before, after))
     assert old.keys() == new.keys()
     for index, entry in old.items():
         for key, value in entry.items():

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 
 from train.__main__ import main
-from train.config import ConfigError, load_preset
+from train.config import load_preset
 from train.health import NonFiniteLossError
 from train.loop import train
+from train.run_config import ConfigError
 
 
 def arguments(out: Path, *overrides: str) -> list[str]:

@@ -1,11 +1,12 @@
-"""`accelerate launch -m train --config FILE` trains; `python -m train export|cost|benchmark ...` are beside it."""
+"""`accelerate launch -m train --config FILE` trains; `export`, `cost`, `benchmark`, `diffusion`, `proxy` are beside it."""
 
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from latentcodec.arguments import Parser
-from train.config import ConfigError, parse_config
+from train.config import parse_config
+from train.run_config import ConfigError
 
 
 def _train(arguments: list[str]) -> None:
@@ -50,7 +51,28 @@ def _benchmark(arguments: list[str]) -> None:
     main(arguments)
 
 
-COMMANDS: dict[str, Callable[[list[str]], None]] = {"export": _export, "cost": _cost, "benchmark": _benchmark}
+def _diffusion(arguments: list[str]) -> None:
+    from train.diffusion.config import parse_diffusion
+
+    config = parse_diffusion(arguments)
+    from train.diffusion.job import train_diffusion
+
+    train_diffusion(config)
+
+
+def _proxy(arguments: list[str]) -> None:
+    from train.diffusion.proxy import main
+
+    main(arguments)
+
+
+COMMANDS: dict[str, Callable[[list[str]], None]] = {
+    "export": _export,
+    "cost": _cost,
+    "benchmark": _benchmark,
+    "diffusion": _diffusion,
+    "proxy": _proxy,
+}
 
 
 def main(arguments: list[str]) -> int:
@@ -73,6 +95,7 @@ def _named_errors() -> tuple[type[Exception], ...]:
     # Imported only when something went wrong: torch and diffusers are not needed to refuse a wrong key.
     from eval.perceptual import BackboneUnavailableError
     from latentcodec.images.sources import SourceError
+    from latentcodec.store.errors import StoreError
     from latentcodec.vae.loading import VAELoadError
     from train.health import NonFiniteLossError
     from train.state import CheckpointError
@@ -80,6 +103,7 @@ def _named_errors() -> tuple[type[Exception], ...]:
     return (
         ConfigError,
         SourceError,
+        StoreError,
         VAELoadError,
         BackboneUnavailableError,
         CheckpointError,

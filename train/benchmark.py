@@ -28,9 +28,10 @@ from latentcodec.vae.presets import build_vae
 from train.config import TrainConfig, load_preset
 from train.data import Batch, training_loader
 from train.health import Meter
+from train.launch import make_accelerator
 from train.loop import train_step
 from train.losses import TERMS, Reconstruction
-from train.run import build_run, make_accelerator
+from train.run import build_run
 from train.schedule import plan_step
 from train.step import autocast
 
@@ -132,7 +133,7 @@ def main(arguments: list[str]) -> None:
     """Print a table and, with --json FILE, save it."""
     parser = Parser(prog="train benchmark", description=__doc__)
     parser.add_argument("--preset", type=str, default="tiny", help="preset of train/presets")
-    parser.add_argument("--overrides", type=list[str], default=[], help="settings: --overrides [--batch_size,8]")
+    parser.add_argument("--overrides", type=list[str], default=[], help="settings: --overrides [--batch_size=8]")
     parser.add_argument("--rounds", type=int, default=25, help="steps of either side")
     parser.add_argument("--switches", type=list[str], default=list(SWITCHES))
     parser.add_argument("--only", type=str | None, default=None, help="internal: one switch, as a line of JSON")

@@ -3,33 +3,16 @@
 A docstring under each field is its `--help` text. Checks live in `__post_init__`: they fail before anything is loaded.
 """
 
-import dataclasses
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from eval.metrics import METRICS
-from latentcodec.arguments import Parser, nearest
+from latentcodec.arguments import Parser
 from train.adversarial import GAN_LOSSES
 from train.discriminators import DISCRIMINATORS
 from train.losses import TERMS
-
-
-class ConfigError(ValueError):
-    """A setting that cannot work; the message names the key, what was expected, what was found and the remedy."""
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ConfigError(message)
-
-
-def _require_known(key: str, name: str, registry: dict[str, Any]) -> None:
-    if name not in registry:
-        guess = nearest(name, registry)
-        hint = f"; did you mean `{guess}`?" if guess else ""
-        raise ConfigError(f"{key}: expected one of {', '.join(registry)}; found `{name}`{hint}")
+from train.run_config import RunConfig, config_from_dict, config_parser, parsed, require, require_known
 
 
 @dataclass
@@ -52,7 +35,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         low, high = self.noise_scale
-        _require(0 < low <= high, f"model.noise_scale: expected 0 < low <= high; found {low:g}, {high:g}")
+        require(0 < low <= high, f"model.noise_scale: expected 0 < low <= high; found {low:g}, {high:g}")
 
 
 @dataclass
@@ -79,12 +62,12 @@ class DataConfig:
     """Decoding processes for each training process. Does not change the order of the data."""
 
     def __post_init__(self) -> None:
-        _require(
+        require(
             self.crop >= 32 and self.crop % 8 == 0,
             f"data.crop: expected a multiple of 8, at least 32; found {self.crop}",
         )
-        _require(self.max_downscale >= 1, f"data.max_downscale: expected at least 1; found {self.max_downscale}")
-        _require(
+        require(self.max_downscale >= 1, f"data.max_downscale: expected at least 1; found {self.max_downscale}")
+        require(
             self.short_side is None or self.short_side >= self.crop,
             f"data.short_side: expected at least data.crop = {self.crop}; found {self.short_side}",
         )
@@ -109,8 +92,8 @@ class LossConfig:
 
     def __post_init__(self) -> None:
         for name in self.weights:
-            _require_known("loss.weights", name, TERMS)
-        _require(
+            require_known("loss.weights", name, TERMS)
+        require(
             any(weight > 0 for weight in self.weights.values()),
             f"loss.weights: expected at least one term above 0; found {self.weights}",
         )
@@ -145,8 +128,8 @@ class AdversarialConfig:
 
     def __post_init__(self) -> None:
         if self.enabled:
-            _require_known("adversarial.discriminator", self.discriminator, DISCRIMINATORS)
-        _require_known("adversarial.loss", self.loss, GAN_LOSSES)
+            require_known("adversarial.discriminator", self.discriminator, DISCRIMINATORS)
+        require_known("adversarial.loss", self.loss, GAN_LOSSES)
 
     @property
     def enabled(self) -> bool:
@@ -166,32 +149,10 @@ class EquivarianceConfig:
     """Smallest scale; drawn in 32nds from [min_scale, 1)."""
 
     def __post_init__(self) -> None:
-        _require(
+        require(
             0 <= self.probability <= 1,
             f"equivariance.probability: expected 0 to 1; found {self.probability}",
         )
-
-
-@dataclass
-class OptimizerConfig:
-    """AdamW for each side. The learning rate is a pure function of the step."""
-
-    lr: float = 1e-4
-    """Peak learning rate of the VAE."""
-    discriminator_lr: float | None = None
-    """Learning rate of the discriminator; None: the same."""
-    betas: tuple[float, float] = (0.5, 0.9)
-    """Adam's betas (LDM's values)."""
-    weight_decay: float = 0.0
-    """AdamW's decoupled weight decay."""
-    warmup: int = 500
-    """Steps over which the learning rate grows linearly from 0."""
-    schedule: Literal["constant", "cosine"] = "cosine"
-    """After the warm-up: constant, or a half cosine down to `final_lr` x lr at the last step."""
-    final_lr: float = 0.0
-    """Where the cosine ends, as a share of `lr`."""
-    clip: float = 1.0
-    """Largest gradient norm of each side; 0 switches clipping off."""
 
 
 @dataclass
@@ -213,34 +174,19 @@ class ValidationConfig:
 
     def __post_init__(self) -> None:
         for name in self.metrics:
-            _require_known("validation.metrics", name, METRICS)
-        _require(self.size % 8 == 0, f"validation.size: expected a multiple of 8; found {self.size}")
+            require_known("validation.metrics", name, METRICS)
+        require(self.size % 8 == 0, f"validation.size: expected a multiple of 8; found {self.size}")
 
 
 @dataclass
-class TrainConfig:
-    """One training run. `out` holds everything that it leaves; the same command again resumes it."""
+class TrainConfig(RunConfig):
+    """One training run of a VAE. `out` holds everything that it leaves; the same command again resumes it."""
 
-    out: str = "runs/default"
-    """Folder of the run: config, checkpoints, metrics.jsonl, pictures."""
-    steps: int = 100_000
-    """Generator updates."""
-    batch_size: int = 32
-    """Images a step over all processes and accumulation steps together, so that the run does not depend on the launch."""
-    accumulate: int = 1
-    """Gradient accumulation steps."""
-    seed: int = 0
-    """Seed of weights, data order, crops and posterior noise."""
-    mixed_precision: Literal["no", "bf16"] = "bf16"
-    """bf16: autocast around encode, decode and the discriminator; weights, EMA and losses stay fp32."""
-    ema_decay: float = 0.999
-    """Decay of the averaged weights, reached through (1 + step) / (10 + step)."""
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
     equivariance: EquivarianceConfig = field(default_factory=EquivarianceConfig)
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     channels_last: bool = False
     """Store activations as NHWC: faster on GPUs, and on CPUs only for wide networks."""
@@ -248,93 +194,36 @@ class TrainConfig:
     """torch.compile encoder, decoder and discriminator."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
-    threads: int | None = None
-    """Threads of each process on a CPU; None: torch decides."""
-    log_every: int = 50
-    """Steps between lines in metrics.jsonl, health checks and the check for non-finite losses."""
-    checkpoint_every: int = 1000
-    """Steps between checkpoints; there is always one at the end."""
-    keep_checkpoints: int = 2
-    """How many of the newest checkpoints stay on disk."""
-    max_minutes: float | None = None
-    """Stop with a checkpoint after this long (a leg of a longer run); the same command goes on."""
-    tracker: str | None = None
-    """Any tracker of Accelerate, for example `tensorboard` or `wandb`, beside metrics.jsonl."""
+
+    may_change: ClassVar[tuple[str, ...]] = (
+        *RunConfig.may_change, "data.workers", "data.cache", "validation", "loss.lpips_backbone", "gradient_checkpointing",
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
-        _require(
+        require(
             bool(self.data.source), "data.source: no images named; give a folder, for example --data.source photos/"
         )
-        for name in ("steps", "batch_size", "accumulate", "log_every", "checkpoint_every", "keep_checkpoints"):
-            value = getattr(self, name)
-            _require(value >= 1, f"{name}: expected at least 1; found {value}")
-
-    def microbatch(self, processes: int) -> int:
-        """Images of one forward pass in one process. Raises ConfigError when the batch does not divide."""
-        parts = processes * self.accumulate
-        if self.batch_size % parts:
-            fitting = max(parts, round(self.batch_size / parts) * parts)
-            raise ConfigError(
-                f"batch_size: expected a multiple of processes x accumulate = {processes} x {self.accumulate} = {parts}; "
-                f"found {self.batch_size}. Use for example --batch_size {fitting}"
-            )
-        return self.batch_size // parts
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain nested dict with JSON types, for checkpoints and reports."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))
-
-
-# Settings that may differ when a run is resumed, because no weight depends on them.
-MAY_CHANGE_ON_RESUME = (
-    "out", "log_every", "checkpoint_every", "keep_checkpoints", "max_minutes", "tracker", "threads", "accumulate",
-    "data.workers", "data.cache", "validation", "loss.lpips_backbone", "gradient_checkpointing",
-)  # fmt: skip
-
-
-def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}} -> {"a.b": 1}."""
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
-
-
-def changed_keys(before: dict[str, Any], after: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """{key: (before, after)} of the settings that a checkpoint's weights depend on."""
-    old, new = flatten(before), flatten(after)
-
-    def may_change(key: str) -> bool:
-        return any(key == name or key.startswith(name + ".") for name in MAY_CHANGE_ON_RESUME)
-
-    return {
-        key: (old.get(key), new.get(key))
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key) and not may_change(key)
-    }
+        super().__post_init__()
 
 
 def training_parser() -> Parser:
     """The parser of `python -m train`: `--config FILE`, `--print_config`, and every field of TrainConfig."""
-    parser = Parser(prog="train", description="Train a KL autoencoder. `python -m train export RUN OUT` exports one.")
-    parser.add_argument("--config", action="config", help="YAML file, for example train/presets/small.yaml")
-    parser.add_class_arguments(TrainConfig)
-    return parser
+    return config_parser(
+        TrainConfig,
+        prog="train",
+        description="Train a KL autoencoder. `python -m train export RUN OUT` exports one.",
+        example="train/presets/small.yaml",
+    )
 
 
 def parse_config(arguments: list[str] | None = None) -> TrainConfig:
     """TrainConfig from command-line arguments; exits with 2 and one line on a wrong key, raises ConfigError on a wrong value."""
-    namespace = training_parser().parse(arguments)
-    values = {f.name: namespace[f.name] for f in dataclasses.fields(TrainConfig)}
-    return TrainConfig(**values)
+    return parsed(TrainConfig, training_parser(), arguments)
 
 
 def parse_config_dict(values: dict[str, Any]) -> TrainConfig:
     """TrainConfig from what `TrainConfig.as_dict` gave, for example out of a checkpoint."""
-    parser = Parser(prog="train", exit_on_error=False)
-    parser.add_class_arguments(TrainConfig)
-    namespace = parser.instantiate(parser.parse_object(values))
-    return TrainConfig(**{f.name: namespace[f.name] for f in dataclasses.fields(TrainConfig)})
+    return config_from_dict(TrainConfig, values)
 
 
 def load_preset(name: str, *overrides: str) -> TrainConfig:

@@ -16,7 +16,8 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from latentcodec.images.decode import BrokenImageError
 from latentcodec.images.geometry import crop, resize_short_side
 from latentcodec.images.sources import ImageItem, ImageSource, ImageStream, MixedSource, open_source
-from train.config import ConfigError, DataConfig, TrainConfig
+from train.config import DataConfig, TrainConfig
+from train.run_config import ConfigError
 
 # Distinct streams of random numbers for one sample, so that a change in one leaves the others alone.
 _ORDER, _CROP, _NOISE, _REPLACEMENT = range(4)

@@ -21,8 +21,9 @@ from latentcodec.vae.ldm import save_ldm
 from latentcodec.vae.loading import load_vae, save_vae
 from train.config import TrainConfig, parse_config_dict
 from train.model_card import Measured, Variant, write_card
+from train.sheets import Image, save_png, sheet
 from train.state import CheckpointError, newest_checkpoint, read_record
-from train.validation import Image, Validation, load_squares, save_pictures
+from train.validation import Validation, load_squares
 from train.warm_start import load_run
 
 CALIBRATION_SIZE = 256
@@ -88,7 +89,7 @@ def export_run(
     result = validation.run(vae) if validation else None
     measured = [_export_variant(vae, aside, name, validation) for name in variants]
     if result is not None:
-        save_pictures(result.pictures, aside / "reconstructions.png")
+        save_png(sheet(result.pictures), aside / "reconstructions.png")
         rows = "".join(json.dumps(row) + "\n" for row in result.rows)
         (aside / "validation.jsonl").write_text(rows)
     (aside / "calibration.json").write_text(

@@ -1,23 +1,21 @@
-"""The training loop, top to bottom. Progress is counted in generator updates."""
+"""What a step of the VAE's training is, top to bottom. The loop around it is `train/driver.py`."""
 
-import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
+from typing import Any
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import gather_object
 
 from latentcodec.images.pixels import normalize
 from train.config import TrainConfig
 from train.data import Batch, training_loader
+from train.driver import Updated, drive
 from train.health import Meter, Watch
+from train.launch import make_accelerator, set_lr
 from train.report import Report
-from train.run import Run, build_run, make_accelerator
+from train.run import Run, build_run
 from train.schedule import StepPlan, plan_step
-from train.state import save_checkpoint
+from train.sheets import sheet
 from train.validation import Validation
 
 
@@ -29,7 +27,9 @@ def train_step(run: Run, batches: Iterator[Batch], plan: StepPlan, meter: Meter)
     accelerator, config = run.accelerator, run.config
     sides = [side for side in (run.generator, run.discriminator) if side is not None]
     clip = config.optimizer.clip or float("inf")
-    _set_lr(run, plan)
+    set_lr(run.generator_optimizer, plan.vae_lr)
+    if run.discriminator_optimizer is not None:
+        set_lr(run.discriminator_optimizer, plan.discriminator_lr)
     broken = []
     for _ in range(config.accumulate):
         batch = next(batches).to(accelerator.device)
@@ -61,36 +61,40 @@ def train_step(run: Run, batches: Iterator[Batch], plan: StepPlan, meter: Meter)
     return broken
 
 
-def _set_lr(run: Run, plan: StepPlan) -> None:
-    rates = ((run.generator_optimizer, plan.vae_lr), (run.discriminator_optimizer, plan.discriminator_lr))
-    for optimizer, rate in rates:
-        if optimizer is not None:
-            for group in optimizer.param_groups:
-                group["lr"] = rate
+class VaeJob:
+    """What a step, a validation and a checkpoint of a VAE's training are (train/driver.py)."""
 
+    def __init__(self, run: Run, start: int) -> None:
+        self.run, config, accelerator = run, run.config, run.accelerator
+        self.validation = Validation(config, accelerator) if config.validation.source else None
+        self.validate_every = config.validation.every
+        loader = training_loader(
+            config, run.vae.config.latent_channels, processes=accelerator.num_processes, rank=accelerator.process_index,
+            start_step=start, pin=accelerator.device.type == "cuda",
+        )  # fmt: skip
+        self.batches = iter(loader)
+        self.watch = Watch(run.vae.config.latent_channels)
 
-class StopRequest:
-    """SIGTERM (a cluster taking the node back) or the end of `max_minutes`: stop after a step, with a checkpoint."""
+    def update(self, step: int, meter: Meter) -> Updated:
+        """One step of both sides."""
+        plan = plan_step(self.run.config, step)
+        return Updated(plan.vae_lr, train_step(self.run, self.batches, plan, meter))
 
-    def __init__(self, accelerator: Accelerator, max_minutes: float | None) -> None:
-        self._accelerator = accelerator
-        self._deadline = time.monotonic() + 60 * max_minutes if max_minutes else float("inf")
-        self._signalled = False
-        self._previous = signal.signal(signal.SIGTERM, self._on_signal)
+    def warnings(self, averages: dict[str, float]) -> list[str]:
+        """What is wrong with a run whose log says this."""
+        return self.watch.look(averages)
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self._signalled = True
+    def validate(self, step: int, report: Report) -> None:
+        """Metrics and pictures of the averaged weights."""
+        if self.validation is not None:
+            result = self.validation.run(self.run.ema.model)
+            report.measured(step, result.means)
+            report.rows("validation.jsonl", result.rows)
+            report.picture(step, sheet(result.pictures))
 
-    def agreed(self, step: int, every: int) -> bool:
-        """Whether any process was asked to stop. With several processes they ask each other every `every` steps only."""
-        mine = self._signalled or time.monotonic() >= self._deadline
-        if self._accelerator.num_processes == 1:
-            return mine
-        return step % every == 0 and any(gather_object([mine]))
-
-    def close(self) -> None:
-        """Give SIGTERM back to its previous handler."""
-        signal.signal(signal.SIGTERM, self._previous)
+    def record(self) -> dict[str, Any]:
+        """What a checkpoint needs besides weights and step."""
+        return {"vae_config": dict(self.run.vae.config), "config": self.run.config.as_dict()}
 
 
 def train(config: TrainConfig) -> Path:
@@ -102,60 +106,5 @@ def train(config: TrainConfig) -> Path:
         torch.set_num_threads(config.threads)
     accelerator = make_accelerator(config)
     run = build_run(config, accelerator)
-    start = run.state.step
-    report = Report(config, accelerator, start)
-    validation = Validation(config, accelerator) if config.validation.source else None
-    stop = StopRequest(accelerator, config.max_minutes)
-    loader = training_loader(
-        config, run.vae.config.latent_channels, processes=accelerator.num_processes, rank=accelerator.process_index,
-        start_step=start, pin=accelerator.device.type == "cuda",
-    )  # fmt: skip
-    batches, meter, watch = iter(loader), Meter(), Watch(run.vae.config.latent_channels)
-    broken: list[tuple[str, str]] = []
-    clock = time.perf_counter()
-    images_since, seconds_since = 0, 0.0
-
-    def validate(step: int) -> None:
-        if validation is not None:
-            report.validation(step, validation.run(run.ema.model))
-
-    def checkpoint() -> None:
-        meter.check_finite(accelerator)
-        if accelerator.is_main_process:
-            record = {"vae_config": dict(run.vae.config), "config": config.as_dict()}
-            save_checkpoint(run.state, run.folder / "checkpoints", record=record, keep=config.keep_checkpoints)
-        accelerator.wait_for_everyone()
-
-    try:
-        if start == 0:
-            validate(0)
-        for step in range(start, config.steps):
-            clock = time.perf_counter()
-            plan = plan_step(config, step)
-            broken += train_step(run, batches, plan, meter)
-            done, last = step + 1, step + 1 == config.steps
-            report.advance(config.batch_size)
-            images_since, seconds_since = images_since + config.batch_size, seconds_since + time.perf_counter() - clock
-            if done % config.log_every == 0 or last:
-                meter.check_finite(accelerator)
-                averages = meter.averages(accelerator) | {
-                    "lr": plan.vae_lr,
-                    "images_per_second": images_since / seconds_since,
-                }
-                report.log("train", done, averages)
-                report.skipped(gather_object(broken))
-                for warning in watch.look(averages):
-                    report.say(f"step {done}: {warning}")
-                broken, images_since, seconds_since = [], 0, 0.0
-            stopping = not last and stop.agreed(done, config.log_every)
-            if done % config.validation.every == 0 or last:
-                validate(done)
-            if done % config.checkpoint_every == 0 or last or stopping:
-                checkpoint()
-            if stopping:
-                report.say(f"stopped after step {done} of {config.steps}; the same command goes on")
-                break
-    finally:
-        stop.close()
-        report.close()
+    drive(config, accelerator, run.state, VaeJob(run, run.state.step), shown=(*config.loss.weights, "gan"))
     return run.folder

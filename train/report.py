@@ -1,6 +1,7 @@
 """What a run leaves for people: metrics.jsonl, pictures, a progress bar, and any tracker of Accelerate."""
 
 import json
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,15 +9,15 @@ import numpy as np
 from accelerate import Accelerator
 from tqdm.auto import tqdm
 
-from train.config import TrainConfig
-from train.validation import ValidationResult, save_pictures
+from train.run_config import RunConfig
+from train.sheets import Image, save_png
 
 
 class Report:
     """Writes on the main process only; every method may be called on all of them."""
 
-    def __init__(self, config: TrainConfig, accelerator: Accelerator, start_step: int) -> None:
-        self.config, self.accelerator = config, accelerator
+    def __init__(self, config: RunConfig, accelerator: Accelerator, start_step: int, shown: Sequence[str]) -> None:
+        self.config, self.accelerator, self.shown = config, accelerator, shown
         self.folder = Path(config.out)
         self.path = self.folder / "metrics.jsonl"
         self._skipped: dict[str, str] = {}
@@ -67,18 +68,23 @@ class Report:
         if self.config.tracker is not None:
             self.accelerator.log({f"{kind}/{name}": value for name, value in values.items()}, step=step)
         if kind == "train":
-            shown = [name for name in (*self.config.loss.weights, "gan") if name in values]
-            self._bar.set_postfix_str(" ".join(f"{name} {values[name]:.4g}" for name in shown), refresh=False)
+            beside = " ".join(f"{name} {values[name]:.4g}" for name in self.shown if name in values)
+            self._bar.set_postfix_str(beside, refresh=False)
 
-    def validation(self, step: int, result: ValidationResult) -> None:
-        """Log the means, save the rows and the pictures."""
-        if not self.accelerator.is_main_process:
-            return
-        self.log("validation", step, result.means)
-        self.say(f"step {step}: " + "  ".join(f"{name} {value:.4g}" for name, value in result.means.items()))
-        save_pictures(result.pictures, self.folder / "pictures" / f"step-{step:08d}.png")
-        rows = "".join(json.dumps(row) + "\n" for row in result.rows)
-        (self.folder / "validation.jsonl").write_text(rows)
+    def measured(self, step: int, means: dict[str, float]) -> None:
+        """The figures of a validation, as a line of the log and on the screen."""
+        self.log("validation", step, means)
+        self.say(f"step {step}: " + "  ".join(f"{name} {value:.4g}" for name, value in means.items()))
+
+    def rows(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        """A file of one JSON object a line in the run's folder, in place of the one of the last validation."""
+        if self.accelerator.is_main_process:
+            (self.folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def picture(self, step: int, picture: Image) -> None:
+        """What the averaged weights give after `step` updates."""
+        if self.accelerator.is_main_process:
+            save_png(picture, self.folder / "pictures" / f"step-{step:08d}.png")
 
     def skipped(self, broken: list[tuple[str, str]]) -> None:
         """Images that could not be decoded, each listed once in skipped.jsonl and counted on the screen."""

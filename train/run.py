@@ -1,20 +1,20 @@
 """Everything a run is made of, built from its config on every process."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import GradientAccumulationPlugin, ProjectConfiguration, set_seed
+from accelerate.utils import set_seed
 from diffusers import AutoencoderKL
 from torch import nn
 
 from eval.perceptual import load_lpips
-from train.config import ConfigError, OptimizerConfig, TrainConfig, changed_keys
+from train.config import TrainConfig
 from train.discriminators import DISCRIMINATORS
 from train.ema import Ema
-from train.state import TrainState, load_checkpoint, newest_checkpoint, read_record
+from train.launch import checkpoint_of, optimizer_for
+from train.state import TrainState, load_checkpoint
 from train.step import DiscriminatorSide, GeneratorSide
 from train.warm_start import initial_vae
 
@@ -39,25 +39,6 @@ class Run:
         return Path(self.config.out)
 
 
-def make_accelerator(config: TrainConfig) -> Accelerator:
-    """Accelerate for `config`. Precision is ours (autocast inside the two sides), so Accelerate's own is off."""
-    accelerator = Accelerator(
-        mixed_precision="no",
-        gradient_accumulation_plugin=GradientAccumulationPlugin(
-            num_steps=config.accumulate, sync_with_dataloader=False
-        ),
-        log_with=config.tracker,
-        project_config=ProjectConfiguration(project_dir=config.out),
-    )
-    config.microbatch(accelerator.num_processes)
-    return accelerator
-
-
-def _optimizer(config: OptimizerConfig, module: nn.Module, lr: float) -> torch.optim.AdamW:
-    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    return torch.optim.AdamW(parameters, lr=lr, betas=config.betas, weight_decay=config.weight_decay)
-
-
 def _prepare_vae(config: TrainConfig, vae: AutoencoderKL) -> AutoencoderKL:
     vae.train()
     if config.model.train == "decoder":
@@ -80,10 +61,7 @@ def build_run(config: TrainConfig, accelerator: Accelerator) -> Run:
 
     Raises ConfigError when that checkpoint belongs to another config, before anything is overwritten.
     """
-    folder = Path(config.out)
-    checkpoint = newest_checkpoint(folder / "checkpoints")
-    if checkpoint is not None:
-        _refuse_another_config(config, checkpoint)
+    checkpoint = checkpoint_of(config)
     set_seed(config.seed)
     vae, notes = initial_vae(config.model)
     _prepare_vae(config, vae)
@@ -106,12 +84,16 @@ def build_run(config: TrainConfig, accelerator: Accelerator) -> Run:
     ema = Ema(vae, config.ema_decay)
     if config.compile:
         _compile(vae.encoder, vae.decoder, network)
-    optimizer = _optimizer(config.optimizer, generator, config.optimizer.lr)
+    optimizer = optimizer_for(config.optimizer, generator)
     side, side_optimizer = None, None
     if network is not None:
         side = DiscriminatorSide(network, config.adversarial, precision=config.mixed_precision).to(accelerator.device)
-        side_optimizer = _optimizer(config.optimizer, side, config.optimizer.discriminator_lr or config.optimizer.lr)
-    state = TrainState(vae, ema.model, optimizer, side, side_optimizer)
+        side_optimizer = optimizer_for(config.optimizer, side)
+    state = TrainState({"vae": vae, "ema": ema.model}, {"vae_optimizer": optimizer})
+    if side is not None and side_optimizer is not None:
+        # Of the side, not of its network alone: LeCAM's averages belong to it.
+        state.networks["discriminator"] = side
+        state.optimizers["discriminator_optimizer"] = side_optimizer
     if checkpoint is not None:
         load_checkpoint(state, checkpoint)
         notes = [f"resumed from {checkpoint.name}"]
@@ -120,13 +102,3 @@ def build_run(config: TrainConfig, accelerator: Accelerator) -> Run:
     prepared = accelerator.prepare(generator, optimizer, *([side, side_optimizer] if side is not None else []))
     discriminator, discriminator_optimizer = prepared[2:] if side is not None else (None, None)
     return Run(config, accelerator, state, ema, vae, prepared[0], prepared[1], discriminator, discriminator_optimizer)
-
-
-def _refuse_another_config(config: TrainConfig, checkpoint: Path) -> None:
-    changed = changed_keys(read_record(checkpoint)["config"], json.loads(json.dumps(config.as_dict())))
-    if changed:
-        listed = "; ".join(f"{key} was {before!r}, now {after!r}" for key, (before, after) in changed.items())
-        raise ConfigError(
-            f"out: {checkpoint} belongs to another config: {listed}. "
-            "Restore these settings to resume, or give another --out to start anew"
-        )

@@ -7,7 +7,8 @@ import numpy as np
 
 from latentcodec.vae.equivariance import Transform
 from train.adversarial import ramp
-from train.config import AdversarialConfig, EquivarianceConfig, OptimizerConfig, TrainConfig
+from train.config import AdversarialConfig, EquivarianceConfig, TrainConfig
+from train.run_config import OptimizerConfig
 
 
 def learning_rate(config: OptimizerConfig, peak: float, step: int, steps: int) -> float:

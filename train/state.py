@@ -28,28 +28,13 @@ class CheckpointError(RuntimeError):
 
 @dataclass
 class TrainState:
-    """What is resumed, besides what follows from the config: two networks, their optimisers, the average, the step."""
+    """What is resumed, besides what follows from the config. The names are those of the files."""
 
-    vae: nn.Module
-    ema: nn.Module
-    vae_optimizer: torch.optim.Optimizer
-    discriminator: nn.Module | None = None
-    """The discriminator's side: its network and LeCAM's averages."""
-    discriminator_optimizer: torch.optim.Optimizer | None = None
+    networks: dict[str, nn.Module]
+    """The networks that learn, and their averages."""
+    optimizers: dict[str, torch.optim.Optimizer]
     step: int = 0
-    """Generator updates made so far."""
-
-    def networks(self) -> dict[str, nn.Module]:
-        """{file stem: network}."""
-        networks = {"vae": self.vae, "ema": self.ema}
-        return networks | ({"discriminator": self.discriminator} if self.discriminator is not None else {})
-
-    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        """{file stem: optimiser}."""
-        optimizers = {"vae_optimizer": self.vae_optimizer}
-        if self.discriminator_optimizer is not None:
-            optimizers["discriminator_optimizer"] = self.discriminator_optimizer
-        return optimizers
+    """Updates made so far."""
 
 
 def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -88,7 +73,7 @@ def _sha256(path: Path) -> str:
 def save_checkpoint(state: TrainState, folder: Path, *, record: dict[str, Any], keep: int) -> Path:
     """Write `folder/step-N` aside, rename it, then remove all but the newest `keep`.
 
-    `record` holds the run's `config` and the network's `vae_config`, and is written into state.json.
+    `record` is written into state.json: the run's `config`, and whatever else its kind of run needs.
     Raises CheckpointError when it cannot be written (disk full, ...); the older checkpoints are then untouched.
     """
     final = folder / f"{_PREFIX}{state.step:08d}"
@@ -98,8 +83,8 @@ def save_checkpoint(state: TrainState, folder: Path, *, record: dict[str, Any], 
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir()
         files = {}
-        contents = {name: network.state_dict() for name, network in state.networks().items()}
-        contents |= {name: _optimizer_tensors(optimizer) for name, optimizer in state.optimizers().items()}
+        contents = {name: network.state_dict() for name, network in state.networks.items()}
+        contents |= {name: _optimizer_tensors(optimizer) for name, optimizer in state.optimizers.items()}
         for name, tensors in contents.items():
             path = aside / f"{name}.safetensors"
             safetensors.torch.save_file(_contiguous(tensors), path)
@@ -163,13 +148,13 @@ def load_checkpoint(state: TrainState, checkpoint: Path) -> None:
     Raises CheckpointError when the networks differ in any key or shape.
     """
     record = read_record(checkpoint)
-    for name, network in state.networks().items():
+    for name, network in state.networks.items():
         try:
             network.load_state_dict(safetensors.torch.load_file(checkpoint / f"{name}.safetensors"))
         except (OSError, RuntimeError) as error:
             raise CheckpointError(
                 f"{checkpoint / name}.safetensors does not fit the network of this config: {error}"
             ) from error
-    for name, optimizer in state.optimizers().items():
+    for name, optimizer in state.optimizers.items():
         _restore_optimizer(optimizer, safetensors.torch.load_file(checkpoint / f"{name}.safetensors"))
     state.step = record["step"]

@@ -1,22 +1,19 @@
 """Metrics of the averaged weights on images that are not trained on, shared among the processes."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
-import numpy as np
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from diffusers import AutoencoderKL
-from jaxtyping import UInt8
 
 from eval.metrics import evaluate_pairs, make_metrics, mean_metric
 from eval.reconstruct.modes import reconstruct
 from latentcodec.images.decode import BrokenImageError
 from latentcodec.images.geometry import center_crop, resize_short_side
-from train.config import ConfigError, TrainConfig
+from train.config import TrainConfig
 from train.data import open_indexed
-
-Image = UInt8[np.ndarray, "height width 3"]
+from train.run_config import ConfigError
+from train.sheets import Image
 
 
 @dataclass
@@ -77,19 +74,3 @@ class Validation:
         means = {name: mean_metric([everything[id][0][name] for id in self.images]) for name in self.metrics}
         pictures = [(self.images[id], everything[id][1]) for id in list(self.images)[: self.pictures]]
         return ValidationResult(means, rows, pictures)
-
-
-def save_pictures(pictures: list[tuple[Image, Image]], path: Path) -> None:
-    """A PNG with originals in the upper row of each pair of rows and reconstructions below them, four to a row."""
-    from PIL import Image as PILImage
-
-    columns = min(4, len(pictures))
-    height, width = pictures[0][0].shape[:2]
-    rows = -(-len(pictures) // columns)
-    sheet = np.full((rows * (2 * height + 12), columns * (width + 4), 3), 255, np.uint8)
-    for number, pair in enumerate(pictures):
-        top, left = number // columns * (2 * height + 12), number % columns * (width + 4)
-        for row, image in enumerate(pair):
-            sheet[top + row * (height + 2) : top + row * (height + 2) + height, left : left + width] = image
-    path.parent.mkdir(parents=True, exist_ok=True)
-    PILImage.fromarray(sheet).save(path)

@@ -7,7 +7,8 @@ from diffusers import AutoencoderKL
 
 from latentcodec.vae.loading import load_vae
 from latentcodec.vae.presets import build_vae
-from train.config import ConfigError, ModelConfig
+from train.config import ModelConfig
+from train.run_config import ConfigError
 from train.state import CheckpointError, newest_checkpoint, read_record
 
 
