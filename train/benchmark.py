@@ -20,7 +20,6 @@ from accelerate import Accelerator
 from diffusers import AutoencoderKL
 
 from eval.pairing import Paired, paired
-from eval.perceptual import load_lpips
 from eval.provenance import provenance
 from latentcodec.arguments import Parser
 from latentcodec.images.pixels import normalize
@@ -31,6 +30,7 @@ from train.health import Meter
 from train.launch import make_accelerator
 from train.loop import train_step
 from train.losses import TERMS, Reconstruction
+from train.perceptual import training_lpips
 from train.run import build_run
 from train.schedule import plan_step
 from train.step import autocast
@@ -72,7 +72,7 @@ def bare_step(config: TrainConfig, device: torch.device, batch: Batch) -> Step:
         vae.to(memory_format=torch.channels_last)
     perceptual = None
     if "lpips" in config.loss.weights:
-        perceptual = load_lpips(config.loss.lpips_net, config.loss.lpips_backbone).to(device)
+        perceptual = training_lpips(config.loss, device)
     optimizer = torch.optim.AdamW(vae.parameters(), lr=1e-4, betas=config.optimizer.betas)
     images, noise = normalize(batch.images.to(device)), batch.noise.to(device)
 

@@ -89,6 +89,8 @@ class LossConfig:
     """Backbone of the perceptual term."""
     lpips_backbone: str | None = None
     """File with the backbone's weights. None: LATENTCODEC_LPIPS_VGG or _ALEX, then torch's cache, then a download."""
+    lpips_precision: Literal["no", "bf16"] = "no"
+    """bf16: the backbone's convolutions, whatever mixed_precision says (train/perceptual.py tells what that changes)."""
 
     def __post_init__(self) -> None:
         for name in self.weights:

@@ -9,11 +9,11 @@ from accelerate.utils import set_seed
 from diffusers import AutoencoderKL
 from torch import nn
 
-from eval.perceptual import load_lpips
 from train.config import TrainConfig
 from train.discriminators import DISCRIMINATORS
 from train.ema import Ema
 from train.launch import checkpoint_of, optimizer_for
+from train.perceptual import training_lpips
 from train.state import TrainState, load_checkpoint
 from train.step import DiscriminatorSide, GeneratorSide
 from train.warm_start import initial_vae
@@ -74,7 +74,7 @@ def build_run(config: TrainConfig, accelerator: Accelerator) -> Run:
         network.to(memory_format=torch.channels_last)
     perceptual = None
     if "lpips" in config.loss.weights:
-        perceptual = load_lpips(config.loss.lpips_net, config.loss.lpips_backbone).to(accelerator.device)
+        perceptual = training_lpips(config.loss, accelerator.device)
     generator = GeneratorSide(
         vae, config.loss, config.adversarial,
         perceptual=perceptual, discriminator=network, precision=config.mixed_precision,
