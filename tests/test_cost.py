@@ -1,9 +1,12 @@
 """What a config costs, counted without computing it."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from latentcodec.vae.cost import vae_cost
+from latentcodec.vae.loading import save_vae
 from latentcodec.vae.presets import build_vae
 from train.config import TrainConfig, load_preset
 from train.cost import training_cost
@@ -30,6 +33,11 @@ def test_a_step_is_three_times_the_forward_pass() -> None:
     cost = training_cost(plain())
     assert cost.gmac_per_image == pytest.approx(3 * (forward.encode_gmac + forward.decode_gmac), rel=0.02)
     assert cost.vae_parameters == forward.parameters
+
+
+def test_what_is_fine_tuned_costs_as_much_as_from_scratch(tmp_path: Path) -> None:
+    save_vae(build_vae("demo-f8d16"), tmp_path / "vae")
+    assert training_cost(plain("--model.init_from", str(tmp_path / "vae"))) == training_cost(plain())
 
 
 def test_activations_are_those_that_autograd_keeps() -> None:

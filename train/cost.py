@@ -1,8 +1,10 @@
 """What a training config costs, before a GPU is rented: parameters, multiply-accumulates, memory at its batch."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from diffusers import AutoencoderKL
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
@@ -62,11 +64,21 @@ class _SavedBytes:
         return tensor
 
 
+def _shape(config: TrainConfig) -> dict[str, Any]:
+    """The architecture: of the preset, or of what is fine-tuned."""
+    if config.model.init_from is None:
+        with FakeTensorMode():
+            return dict(initial_vae(config.model)[0].config)
+    return dict(initial_vae(config.model)[0].config)
+
+
 def training_cost(config: TrainConfig, processes: int = 1) -> TrainingCost:
-    """The cost of one step of `config`, with every part switched on. Nothing is allocated or computed."""
+    """The cost of one step of `config`, with every part switched on. Nothing is computed, and of weights only those are read
+    that a run would start from."""
     micro, crop, adversarial = config.microbatch(processes), config.data.crop, config.adversarial
+    shape = _shape(config)
     with FakeTensorMode():
-        vae = initial_vae(config.model)[0].train()
+        vae = AutoencoderKL.from_config(shape).train()
         if config.model.train == "decoder":
             vae.encoder.requires_grad_(False)
         if config.gradient_checkpointing:
