@@ -9,9 +9,13 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from accelerate import Accelerator
 from diffusers import AutoencoderKL
 from PIL import Image
+from safetensors.torch import load_file
 
+from eval.metrics import psnr
+from eval.reconstruct.modes import reconstruct
 from latentcodec.images.pixels import to_tensor
 from latentcodec.vae.fingerprint import weights_fingerprint
 from latentcodec.vae.loading import load_vae, save_vae
@@ -20,6 +24,7 @@ from train.config import TrainConfig, load_preset
 from train.export import calibration_images, export_run
 from train.loop import train
 from train.state import CheckpointError, newest_checkpoint, read_record
+from train.validation import Validation
 from train.warm_start import initial_vae, keep_what_fits, load_run
 
 
@@ -106,6 +111,19 @@ def test_card_states_what_was_measured(export: Path) -> None:
     assert weights_fingerprint(load_vae(export)) in card
     assert (export / "reconstructions.png").exists()
     assert json.loads((export / "calibration.json").read_text())["images"] == 6
+
+
+def test_half_weights_are_what_was_measured_and_no_folder_is_told(run: TrainConfig, tmp_path: Path) -> None:
+    folder = export_run(Path(run.out), tmp_path / "half", calibration=6, half=True, ldm=False, about="## Data\n\nOurs.")
+    stored = load_file(folder / "diffusion_pytorch_model.safetensors")
+    assert {tensor.dtype for tensor in stored.values()} == {torch.float16}
+    card = (folder / "README.md").read_text()
+    assert weights_fingerprint(load_vae(folder)) in card
+    assert "## Data\n\nOurs." in card
+    assert str(Path(run.out).parent) not in card
+    row = json.loads((folder / "validation.jsonl").read_text().splitlines()[0])
+    image = Validation(run, Accelerator(cpu=True)).images[row["id"]]
+    assert row["psnr"] == pytest.approx(psnr(image, reconstruct(load_vae(folder), image)), abs=1e-6)
 
 
 def test_export_replaces_an_export_and_nothing_else(run: TrainConfig, export: Path, tmp_path: Path) -> None:

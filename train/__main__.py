@@ -27,13 +27,18 @@ def _export(arguments: list[str]) -> None:
     parser.add_argument(
         "--calibration", type=int, default=64, help="training images that the scaling factor is measured on"
     )
+    parser.add_argument("--half", type=bool, default=False, help="round the weights themselves to float16")
+    parser.add_argument(
+        "--about", type=str | None, default=None, help="Markdown file for the model card: data, licence, recipe"
+    )
     parser.add_argument("--device", type=str, default=None, help="cpu, or None for the machine's accelerator")
     options = parser.parse(arguments)
     from train.export import export_run
 
     folder = export_run(
         Path(options.run), Path(options.out), variants=tuple(options.variants), ldm=options.ldm,
-        calibration=options.calibration, device=options.device,
+        calibration=options.calibration, device=options.device, half=options.half,
+        about="" if options.about is None else Path(options.about).read_text("utf-8"),
     )  # fmt: skip
     print(f"exported to {folder}; its README.md is the model card")
 

@@ -54,12 +54,16 @@ def export_run(
     ldm: bool = True,
     calibration: int = 64,
     device: str | None = None,
+    half: bool = False,
+    about: str = "",
 ) -> Path:
     """Write the averaged network of `run` as a diffusers folder `out`; returns it.
 
     The scaling factor is measured on `calibration` training images, except after decoder-only training, where the
     latents, hence also their scaling, are those of the VAE that the run started from. With `ldm`, a CompVis single
-    file for ComfyUI and A1111 lies beside the diffusers weights. Raises CheckpointError when the run has no
+    file for ComfyUI and A1111 lies beside the diffusers weights. With `half`, the weights themselves are rounded to float16
+    and stored so, and all that is measured is measured with the rounded ones. `about` is a section of Markdown for the model
+    card: data, licence, whatever no run knows of itself. Raises CheckpointError when the run has no
     checkpoint, FileExistsError when `out` is a folder with something else in it.
     """
     if out.exists() and any(out.iterdir()) and not (out / "config.json").exists():
@@ -74,7 +78,10 @@ def export_run(
     record = read_record(checkpoint)
     config = parse_config_dict(record["config"])
     accelerator = Accelerator(cpu=device == "cpu")
-    vae = load_run(run).to(accelerator.device)
+    vae = load_run(run)
+    if half:
+        vae = vae.half().float()
+    vae = vae.to(accelerator.device)
     images = calibration_images(config, calibration)
     statistics = measure_latents(vae, _batches(images))
     if config.model.train == "all":
@@ -82,7 +89,8 @@ def export_run(
 
     aside = out.with_name(f".writing-{out.name}")
     shutil.rmtree(aside, ignore_errors=True)
-    save_vae(vae, aside)
+    save_vae(vae.half() if half else vae, aside)
+    vae.float()  # no value changes
     if ldm:
         save_ldm(vae, aside / "ldm.safetensors")
     validation = Validation(config, accelerator) if config.validation.source else None
@@ -95,7 +103,7 @@ def export_run(
     (aside / "calibration.json").write_text(
         json.dumps({"images": len(images), **dataclasses.asdict(statistics)}, indent=1) + "\n"
     )
-    write_card(aside, vae, config, Measured(record["step"], len(images), statistics, result, measured))
+    write_card(aside, vae, config, Measured(record["step"], len(images), statistics, result, measured), about)
     shutil.rmtree(out, ignore_errors=True)
     out.parent.mkdir(parents=True, exist_ok=True)
     aside.rename(out)

@@ -4,6 +4,7 @@ import platform
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import yaml
 from diffusers import AutoencoderKL
@@ -38,8 +39,17 @@ class Measured:
     variants: list[Variant]
 
 
-def write_card(folder: Path, vae: AutoencoderKL, config: TrainConfig, measured: Measured) -> None:
-    """Write `folder/README.md`."""
+def without_folders(value: Any) -> Any:
+    """Nested settings with the last part of every absolute path alone: a card tells nothing of the machine it came from."""
+    if isinstance(value, dict):
+        return {without_folders(key): without_folders(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [without_folders(entry) for entry in value]
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
+
+
+def write_card(folder: Path, vae: AutoencoderKL, config: TrainConfig, measured: Measured, about: str = "") -> None:
+    """Write `folder/README.md`; `about` is a section of it."""
     statistics, result = measured.statistics, measured.validation
     programs = [[name, loads(reason)] for name, reason in ecosystems(vae.config).items()]
     kept = config.model.train == "decoder"
@@ -47,6 +57,7 @@ def write_card(folder: Path, vae: AutoencoderKL, config: TrainConfig, measured: 
         FRONT_MATTER,
         f"{summary(vae.config)} Averaged weights after {measured.step} steps of {config.batch_size} images.",
         usage(vae.config, "PATH_OF_THIS_FOLDER"),
+        *([about.strip()] if about.strip() else []),
         "## Latents",
         f"Scaling factor {vae.config.scaling_factor:.6g}, "
         + (
@@ -67,8 +78,8 @@ def write_card(folder: Path, vae: AutoencoderKL, config: TrainConfig, measured: 
     if result is not None:
         sections += [
             "## Reconstruction",
-            f"Mean over {len(result.rows)} images of `{config.validation.source}`, short side resized and centre cut to "
-            f"{config.validation.size} pixels, not trained on. Mean latents, fp32, pixels rounded to uint8. "
+            f"Mean over {len(result.rows)} images of `{without_folders(config.validation.source)}`, short side resized and "
+            f"centre cut to {config.validation.size} pixels, not trained on. Mean latents, fp32, pixels rounded to uint8. "
             "Every image is in `validation.jsonl`.",
             table(list(result.means), [[f"{value:.4f}" for value in result.means.values()]]),
             "![originals above reconstructions](reconstructions.png)",
@@ -83,6 +94,6 @@ def write_card(folder: Path, vae: AutoencoderKL, config: TrainConfig, measured: 
         "## Provenance",
         f"Weights fingerprint `{weights_fingerprint(vae)}`. "
         f"Exported with {versions}, Python {platform.python_version()}. Config:",
-        f"```yaml\n{yaml.safe_dump(config.as_dict(), sort_keys=False).strip()}\n```",
+        f"```yaml\n{yaml.safe_dump(without_folders(config.as_dict()), sort_keys=False).strip()}\n```",
     ]
     (folder / "README.md").write_text("\n\n".join(sections) + "\n")
