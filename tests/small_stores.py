@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from latentcodec.store.files import StoreFolder
-from latentcodec.store.finish import finish
+from latentcodec.store.finish import assemble
 from latentcodec.store.index import IndexRow
-from latentcodec.store.manifest import Manifest
+from latentcodec.store.manifest import MANIFEST_NAME, SKIPPED_NAME, Manifest, PartRecord
 from latentcodec.store.part import PartBuilder
 from latentcodec.store.prepare import Skipped
 from latentcodec.store.settings import Settings, write_settings
@@ -70,6 +70,7 @@ def write_store(
     values: list[Tensor] = []
     mirrored: list[Tensor] = []
     index: list[IndexRow] = []
+    records: list[PartRecord] = []
     for part in range(parts):
         builder = PartBuilder(part, chosen, native=native)
         item = part * part_images
@@ -84,8 +85,11 @@ def write_store(
             index += made
         for number in range(skipped):
             builder.skip(Skipped(f"{item + number}.jpg", "empty file: 0 bytes"))
-        builder.write(folder)
-    return SmallStore(folder, finish(folder, chosen), values, mirrored, index)
+        records.append(builder.write(folder))
+    manifest, listed = assemble(chosen, records)
+    folder.write(SKIPPED_NAME, listed)
+    folder.write(MANIFEST_NAME, manifest.to_bytes())
+    return SmallStore(folder, manifest, values, mirrored, index)
 
 
 def index_row(item: int, height: int, width: int, captions: bool, labels: bool) -> IndexRow:

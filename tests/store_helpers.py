@@ -12,8 +12,10 @@ from torch import Tensor
 
 from latentcodec.codec import LatentCodec
 from latentcodec.images.sources import open_source
+from latentcodec.store.crew import WRITERS_FOLDER
 from latentcodec.store.files import StoreFolder
 from latentcodec.store.index import IndexRow, read_index
+from latentcodec.store.launch import Launch
 from latentcodec.store.manifest import Manifest
 from latentcodec.store.plan import plan_settings, require_listed
 from latentcodec.store.precompute import Outcome, precompute
@@ -53,12 +55,13 @@ def encode(
     preprocessing: Preprocessing = SMALL,
     *,
     workers: int = 0,
+    launch: Launch | None = None,
     **wishes: Any,
 ) -> Outcome:
     """What the command does."""
     images = require_listed(open_source(source), str(source))
     settings = plan_settings(images, codec, preprocessing, **{"name": "images", "dtype": "float32", **wishes})
-    return precompute(images, StoreFolder(store), codec, settings, workers=workers, progress=False)
+    return precompute(images, StoreFolder(store), codec, settings, workers=workers, launch=launch, progress=False)
 
 
 def rows_of(store: str | Path, manifest: Manifest) -> Iterator[tuple[IndexRow, Tensor, Tensor | None]]:
@@ -73,5 +76,6 @@ def rows_of(store: str | Path, manifest: Manifest) -> Iterator[tuple[IndexRow, T
 
 
 def objects(store: Path) -> dict[str, bytes]:
-    """Every file of a store on disk."""
-    return {path.relative_to(store).as_posix(): path.read_bytes() for path in store.rglob("*") if path.is_file()}
+    """Every file of a store on disk, but for the announcements of writers, which mean nothing once they are gone."""
+    files = [path for path in store.rglob("*") if path.is_file() and path.parent.name != WRITERS_FOLDER]
+    return {path.relative_to(store).as_posix(): path.read_bytes() for path in files}

@@ -28,7 +28,7 @@ from latentcodec.store.files import StoreFolder
 from latentcodec.store.finish import finish, read_record
 from latentcodec.store.manifest import Statistics, read_manifest, record_name
 from latentcodec.store.part import NonFiniteLatentsError, PartBuilder
-from latentcodec.store.plan import begin, plan_settings, require_listed
+from latentcodec.store.plan import begin, plan_settings, require_listed, stored_part_images
 from latentcodec.store.precompute import Outcome
 from latentcodec.store.prepare import Skipped
 from latentcodec.store.preprocessing import Buckets, Crop, Native, Preprocessing
@@ -390,13 +390,23 @@ def test_streams_and_senseless_numbers_are_refused(codec: LatentCodec) -> None:
 
 
 @pytest.mark.parametrize(
-    ("images", "side", "part"),
-    [(10, 256, 256), (10**6, 256, 960), (10**9, 256, 9984), (10**9, 1024, 1024), (10**9, 8192, 16), (10**9, 65536, 1)],
+    ("images", "policy", "batch", "part"),
+    [
+        (10, Crop(256, 256), 1, 16),
+        (10**6, Crop(256, 256), 1, 977),
+        (10**6, Crop(256, 256), 64, 1024),
+        (10**9, Crop(256, 256), 64, 9984),
+        (10**9, Crop(1024, 1024), 4, 1024),
+        (10**9, Crop(65536, 65536), 1, 1),
+        (10**4, Buckets(1024 * 1024), 4, 11 * 16 * 4),
+        (10**6, Native(), 1, 977),
+    ],
 )
-def test_how_many_images_make_a_part(codec: LatentCodec, images: int, side: int, part: int) -> None:
-    """A 1024th of all, 256 to 10,000 of them, at most 512 MiB: 32 bytes for each of 64 pixels in float32."""
-    preprocessing = Preprocessing(Crop(side, side))
-    found = plan_settings(ProceduralSource(), codec, preprocessing, name="p", dtype="float32", limit=images)
+def test_how_many_images_make_a_part(images: int, policy: Any, batch: int, part: int) -> None:
+    """A 1024th of all; 16 batches of each shape or more; up to 10,000, and 512 MiB: 32 bytes for 64 pixels in float32."""
+    pixels = max((height * width for height, width in policy.shapes), default=1)
+    codec = small_codec(tiling="never", batch_pixels=batch * pixels)
+    found = plan_settings(ProceduralSource(), codec, Preprocessing(policy), name="p", dtype="float32", limit=images)
     assert found.part_images == part
 
 
@@ -425,11 +435,13 @@ def test_only_what_is_missing_is_made_and_leftovers_go(tmp_path: Path, photos: P
         "shards/000001-4x4-deadbeef.safetensors",
         "shards/.x.partial",
         "index/000001-4x4-deadbeef.parquet",
+        ".settings.json.12-abcd.partial",
     ):
         (tmp_path / leftover).write_bytes(b"left by a kill")
+    (tmp_path / "README.md").write_bytes(b"somebody's own")
     outcome = encode(photos, tmp_path, codec, part_images=4)
     assert outcome.images == 4
-    assert objects(tmp_path) == before
+    assert objects(tmp_path) == before | {"README.md": b"somebody's own"}
 
 
 def test_stores_and_sources_behind_urls(tmp_path: Path, photos: Path, codec: LatentCodec) -> None:
@@ -444,12 +456,14 @@ def test_stores_and_sources_behind_urls(tmp_path: Path, photos: Path, codec: Lat
 
 
 def test_beginning_twice_is_no_conflict(tmp_path: Path, codec: LatentCodec) -> None:
-    settings = plan_settings(ProceduralSource(), codec, SMALL, name="p", limit=5)
+    settings = plan_settings(ProceduralSource(), codec, SMALL, name="p", limit=5, part_images=3)
     folder = StoreFolder(tmp_path)
+    assert stored_part_images(folder) is None
     begin(folder, settings)
     begin(folder, replace(settings, source="elsewhere"))
+    assert stored_part_images(folder) == 3
     with pytest.raises(StoreDamagedError, match="delete it"):
-        finish(folder, settings)
+        finish(folder, settings, tidy=True)
 
 
 # ---- progress
@@ -467,3 +481,22 @@ def test_progress_in_a_log_is_a_line_now_and_then(
         silent.show(50)
     lines = capsys.readouterr().err.splitlines()
     assert [line[: line.index(")")] for line in lines] == ["50 of 100 images (50%", "100 of 100 images (100%"]
+
+
+# ---- on a GPU
+
+
+@pytest.mark.gpu
+def test_a_gpu_gives_what_a_cpu_gives(tmp_path: Path, photos: Path, codec: LatentCodec) -> None:
+    """But for the rounding of TF32. Copies go on streams of their own; many batches, so that memory is used again."""
+    cuda = LatentCodec(small_vae().to("cuda"), batch_pixels=2 * 1024)
+    policy = Preprocessing(Buckets(1024, 8))
+    for _ in range(3):
+        store = tmp_path / uuid.uuid4().hex
+        found = encode(photos, store, cuda, policy, flipped=True, part_images=7, workers=2).manifest
+        wanted = encode(photos, tmp_path / "cpu", codec, policy, flipped=True, part_images=7).manifest
+        pairs = zip(rows_of(store, found), rows_of(tmp_path / "cpu", wanted), strict=True)
+        for (row, values, flipped), (other, plain, mirrored) in pairs:
+            assert row.id == other.id
+            torch.testing.assert_close(values, plain, rtol=1e-2, atol=1e-2)
+            torch.testing.assert_close(flipped, mirrored, rtol=1e-2, atol=1e-2)

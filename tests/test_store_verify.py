@@ -14,23 +14,23 @@ import pytest
 import torch
 from PIL import Image
 from small_stores import SmallStore, write_store
+from store_helpers import encode, small_codec, small_vae
 
 from latentcodec.cli import main
 from latentcodec.codec import LatentCodec
+from latentcodec.images.items import ListedSource
 from latentcodec.images.sources import open_source
 from latentcodec.store.dataset import LatentDataset
 from latentcodec.store.errors import StoreDamagedError, StoreError, StoreMismatchError
 from latentcodec.store.files import StoreFolder
 from latentcodec.store.manifest import MANIFEST_NAME, PartRecord, record_name
-from latentcodec.store.plan import plan_settings, require_listed
-from latentcodec.store.precompute import precompute
+from latentcodec.store.plan import require_listed
 from latentcodec.store.preprocessing import Buckets, Crop, Native, Preprocessing
 from latentcodec.store.reencode import reencode
 from latentcodec.store.settings import SETTINGS_NAME
 from latentcodec.store.shards import ShardContent, write_shard
 from latentcodec.store.verify import Verified, verify
 from latentcodec.vae.loading import save_vae
-from latentcodec.vae.presets import build_vae
 
 
 def check(folder: StoreFolder) -> Verified:
@@ -209,50 +209,46 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def vae(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(1)
     folder = tmp_path_factory.mktemp("vae")
-    save_vae(build_vae("tiny-f8d4"), folder)
+    save_vae(small_vae(), folder)
     return folder
 
 
-def encoded(
-    photos: Path, vae: Path, store: Path, policy: Any, compute: torch.dtype = torch.float32, **options: Any
-) -> None:
-    codec = LatentCodec.from_pretrained(vae, dtype=compute, device="cpu")
-    source = require_listed(open_source(photos), "photos")
-    settings = plan_settings(source, codec, Preprocessing(policy), name="photos", **options)
-    precompute(source, StoreFolder(store), codec, settings, workers=0, progress=False)
+def codec_of(vae: Path, dtype: torch.dtype = torch.float32) -> LatentCodec:
+    return LatentCodec.from_pretrained(vae, dtype=dtype, device="cpu")
+
+
+def source_of(photos: Path) -> ListedSource:
+    return require_listed(open_source(photos), "photos")
 
 
 @pytest.mark.parametrize(
-    ("policy", "options"),
+    ("policy", "compute", "options"),
     [
-        (Crop(32, 32), {"flipped": True, "dtype": "float32"}),
-        (Buckets(40 * 40, 8), {"values": "mean", "part_images": 2}),
-        (Native(), {"compute": torch.bfloat16, "flipped": True}),
+        (Crop(32, 32), torch.float32, {"flipped": True}),
+        (Buckets(40 * 40, 8), torch.float32, {"values": "mean", "part_images": 2}),
+        (Native(), torch.bfloat16, {"flipped": True, "dtype": "bfloat16"}),
     ],
     ids=["crop", "buckets", "native"],
 )
 def test_rows_encoded_again_are_the_same(
-    photos: Path, vae: Path, tmp_path: Path, policy: Any, options: dict[str, Any]
+    photos: Path, vae: Path, tmp_path: Path, policy: Any, compute: torch.dtype, options: dict[str, Any]
 ) -> None:
-    encoded(photos, vae, tmp_path, policy, **options)
+    codec = codec_of(vae, compute)
+    encode(photos, tmp_path, codec, Preprocessing(policy), **options)
     assert check(StoreFolder(tmp_path)).problems == ()
     dataset = LatentDataset(tmp_path)
     assert len(dataset) == 5
     assert [dataset[row]["caption"] for row in range(5)] == [f"noise {dataset.index_row(row).item}" for row in range(5)]
-    codec = LatentCodec.from_pretrained(vae, dtype=options.get("compute", torch.float32), device="cpu")
-    source = require_listed(open_source(photos), "photos")
-    again = list(reencode(dataset, source, codec, range(5)))
+    again = list(reencode(dataset, source_of(photos), codec, range(5)))
     assert [(row.row, row.equal, row.difference, row.problem) for row in again] == [
         (i, True, 0.0, None) for i in range(5)
     ]
 
 
 def test_rounding_is_no_problem_but_another_picture_is(photos: Path, vae: Path, tmp_path: Path) -> None:
-    encoded(photos, vae, tmp_path, Crop(32, 32), torch.bfloat16)
-    codec = LatentCodec.from_pretrained(vae, dtype=torch.float32, device="cpu")
-    source = require_listed(open_source(photos), "photos")
+    encode(photos, tmp_path, codec_of(vae, torch.bfloat16), dtype="bfloat16")
+    codec, source = codec_of(vae), source_of(photos)
     dataset = LatentDataset(tmp_path)
     for row in reencode(dataset, source, codec, range(5)):
         assert row.problem is None
@@ -278,22 +274,22 @@ def test_images_that_have_changed_are_named(photos: Path, vae: Path, tmp_path: P
     own.mkdir()
     for path in photos.iterdir():
         (own / path.name).write_bytes(path.read_bytes())
-    encoded(own, vae, tmp_path / "store", Crop(32, 32))
+    codec = codec_of(vae)
+    encode(own, tmp_path / "store", codec, name="photos")
     (own / "0.png").write_bytes(b"")
     Image.open(own / "2.png").rotate(90, expand=True).save(own / "2.png")
     (own / "3.txt").write_text("another caption")
-    codec = LatentCodec.from_pretrained(vae, device="cpu")
     dataset = LatentDataset(tmp_path / "store")
-    problems = [str(row.problem) for row in reencode(dataset, open_source(own), codec, range(5))]  # type: ignore[arg-type]
+    problems = [str(row.problem) for row in reencode(dataset, source_of(own), codec, range(5))]
     assert problems[1] == problems[4] == "None"
     assert problems[0].startswith("cannot be read any more: empty file")
     assert "height: 40 in the store, 50 now" in problems[2]
     assert "caption: 'noise 3' in the store, 'another caption' now" in problems[3]
     (own / "6.png").write_bytes(b"")
     with pytest.raises(StoreMismatchError, match="name the source that it was made of, photos"):
-        list(reencode(dataset, open_source(own), codec, [0]))  # type: ignore[arg-type]
+        list(reencode(dataset, source_of(own), codec, [0]))
     with pytest.raises(StoreMismatchError, match=r"fingerprint: .* there, .* here"):
-        list(reencode(dataset, open_source(own), LatentCodec(build_vae("tiny-f8d4")), [0]))  # type: ignore[arg-type]
+        list(reencode(dataset, source_of(own), small_codec(seed=2), [0]))
 
 
 # ---- the command
@@ -303,7 +299,7 @@ def test_the_command_reports_and_exits_with_what_it_found(
     photos: Path, vae: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = tmp_path / "store"
-    encoded(photos, vae, store, Crop(32, 32))
+    encode(photos, store, codec_of(vae), name="photos")
     assert main(["verify", str(store)]) == 0
     assert re.search(r"store: 5 rows in 1 shards, \S+ MiB, read in \S+ s: nothing is wrong", capsys.readouterr().out)
     arguments = ["verify", str(store), "--vae", str(vae), "--rows", "3", "--device", "cpu"]

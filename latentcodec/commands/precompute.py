@@ -72,7 +72,8 @@ def precompute_latents(
         batch: Images in a batch. If not given: as many as have 16 * 512 * 512 pixels on a GPU, one on a CPU.
         compile: Compile the encoder, once for each shape.
         workers: Processes that decode images, for each process that encodes. One on a CPU, four on a GPU, if not given.
-        part_images: Images that are done or lost together when the run is interrupted; a 1024th of all if not given.
+        part_images: Images that are done or lost together when the run is interrupted. If not given, those of the store if
+            there is one, else a 1024th of all, but at least 16 batches of each shape.
         limit: Only the first so many images of the source.
         column: The column with the images of parquet files or of a dataset of the hub, where it is not clear.
         caption_key: Which column or JSON field is the caption. A .txt file beside an image is `caption`.
@@ -88,11 +89,13 @@ def precompute_latents(
     from latentcodec.images.sources import open_source
     from latentcodec.store.files import StoreFolder
     from latentcodec.store.launch import Launch
-    from latentcodec.store.plan import plan_settings, require_listed
+    from latentcodec.store.plan import plan_settings, require_listed, stored_part_images
     from latentcodec.store.precompute import precompute
     from latentcodec.store.preprocessing import Preprocessing
 
     height, width = _parse_size(size)
+    if source.partition(":")[0] == "procedural" and limit is None:
+        raise CommandError("--limit: procedural images have no end; say how many of them to encode")
     if compile and resolution == "native":
         raise CommandError(
             "--compile: the encoder would be compiled for each size of the images; leave it out for native"
@@ -107,15 +110,15 @@ def precompute_latents(
         vae, dtype, device=device, compile=compile, batch_pixels=None if batch is None else batch * height * width,
         variant=variant, scaling_factor=scaling_factor, shift_factor=shift_factor,
     )  # fmt: skip
+    folder = StoreFolder(store)
     policy = _policy(resolution, height, width, bucket_step, max_aspect)
     settings = plan_settings(
         images, codec, Preprocessing(policy, min_side), name=_source_name(source), values=values, flipped=flip,
-        dtype=None if store_dtype == "auto" else store_dtype, limit=limit, part_images=part_images,
+        dtype=None if store_dtype == "auto" else store_dtype, limit=limit, part_images=part_images or stored_part_images(folder),
         caption_key=caption_key, label_key=label_key,
     )  # fmt: skip
     if workers is None:
         workers = 1 if codec.device.type == "cpu" else launch.cores
-    folder = StoreFolder(store)
     shown = launch.rank == 0
     outcome = precompute(images, folder, codec, settings, workers=workers, launch=launch, progress=shown)
     if shown:

@@ -13,7 +13,7 @@ written last; the store is complete when its manifest exists, which is written l
       shards/NAME.safetensors   latents of one shard
       index/NAME.parquet        one row for each row of the shard of that NAME, in the same order
       parts/000012.json         record of part 12: its shards with their hashes, its statistics, what it skipped
-      writers/WRITER.json       who is at work, and on which parts; none in a complete store
+      writers/WRITER.json       who is at work, and on which parts; means nothing in a complete store
       skipped.jsonl             {"id", "reason"} of each image that was skipped, a line each, in the source's order
       manifest.json             settings, versions, statistics, the list of all shards
 

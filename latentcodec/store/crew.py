@@ -169,10 +169,11 @@ class Crew:
         return all(self.id < other.id for other in self.others())
 
     def clear_away_dead(self) -> None:
-        """Delete the announcements of processes that are dead."""
-        keep = {f"{writer.id}.json" for writer in self.others()} | {f"{self.id}.json"}
-        for name in set(self.folder.list(WRITERS_FOLDER)) - keep:
-            self.folder.delete(f"{WRITERS_FOLDER}/{name}")
+        """Delete the announcements of processes that are dead, half-written ones too."""
+        living = [self.id, *(writer.id for writer in self.others())]
+        for name in self.folder.list(WRITERS_FOLDER):
+            if not any(name.lstrip(".").startswith(id) for id in living):
+                self.folder.delete(f"{WRITERS_FOLDER}/{name}")
 
     def _take(self) -> int | None:
         """Looks for a part among those of this process's share, then among the others', theirs from behind."""

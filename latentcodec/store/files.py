@@ -75,11 +75,10 @@ class StoreFolder:
             # not `open(..., "wb")`, which would keep what was written before an error as the whole object
             filesystem.pipe_file(f"{root}/{name}", b"".join(pieces))
             return
-        with written_aside(path) as aside, open(aside, "wb") as file:
-            for piece in pieces:
-                file.write(piece)
-            file.flush()
-            os.fsync(file.fileno())  # else the name could outlive a power failure without the content
+        try:
+            _write_local(path, pieces)
+        except FileNotFoundError:  # somebody who tidied up took the unfinished file for a leftover
+            _write_local(path, pieces)
 
     def delete(self, name: str) -> None:
         """Take an object away; one that is not there is no error."""
@@ -91,8 +90,11 @@ class StoreFolder:
 
     def list(self, folder: str) -> list[str]:
         """Names of the objects directly inside `folder`, without it, sorted; none if there is no such folder."""
-        filesystem, root = self._connection.get()
+        path = self.local_path(folder)
         try:
+            if path is not None:  # fsspec looks at each file once more, and fails if one has gone meanwhile
+                return sorted(entry.name for entry in os.scandir(path) if entry.is_file())
+            filesystem, root = self._connection.get()
             found = filesystem.ls(f"{root}/{folder}", detail=True)
         except FileNotFoundError:
             return []
@@ -100,6 +102,14 @@ class StoreFolder:
 
     def _absent(self, name: str) -> StoreDamagedError:
         return StoreDamagedError(f"{self.url}/{name}: expected an object of the store, found none; check the path")
+
+
+def _write_local(path: Path, pieces: Sequence[Bytes]) -> None:
+    with written_aside(path) as aside, open(aside, "wb") as file:
+        for piece in pieces:
+            file.write(piece)
+        file.flush()
+        os.fsync(file.fileno())  # else the name could outlive a power failure without the content
 
 
 def _connect(url: str) -> tuple[fsspec.AbstractFileSystem, str]:

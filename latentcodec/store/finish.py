@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from latentcodec.aside import ASIDE_SUFFIX
 from latentcodec.images.skipped import SkippedImages
 from latentcodec.store.errors import StoreDamagedError, StoreMismatchError
 from latentcodec.store.files import StoreFolder
@@ -15,8 +16,11 @@ _READERS = 16
 """Threads that fetch records: object storage takes its time for each, but takes many at once."""
 
 
-def finish(folder: StoreFolder, settings: Settings) -> Manifest:
+def finish(folder: StoreFolder, settings: Settings, *, tidy: bool) -> Manifest:
     """Write `skipped.jsonl` and then the manifest. Both follow from the records, so doing it twice does no harm.
+
+    Args:
+        tidy: first delete what no record lists: leftovers, provided that nobody is making parts.
 
     Raises:
         StoreDamagedError: a record is missing or damaged.
@@ -31,6 +35,8 @@ def finish(folder: StoreFolder, settings: Settings) -> Manifest:
                 f"{settings.digest[:12]}...; delete this record and run the command again"
             )
     manifest, skipped = assemble(settings, records)
+    if tidy:
+        _clear_away(folder, manifest)
     folder.write(SKIPPED_NAME, skipped)
     folder.write(MANIFEST_NAME, manifest.to_bytes())
     return manifest
@@ -71,18 +77,23 @@ def read_record(folder: StoreFolder, part: int) -> PartRecord:
         ) from error
 
 
-def clear_away(folder: StoreFolder, manifest: Manifest) -> None:
-    """Delete what interrupted writers have left: shards that no record lists, halves of files."""
-    records = {record_name(part) for part in range(manifest.settings.parts)}
+def _clear_away(folder: StoreFolder, manifest: Manifest) -> None:
+    """Delete what interrupted writers have left: shards that no record lists, halves of files.
+
+    Of the store's own folder only the latter: a README, say, that somebody has put there is not ours to take.
+    """
     expected = {
         "shards": {entry.path for entry in manifest.shards},
         "index": {entry.index_path for entry in manifest.shards},
-        PARTS_FOLDER: records,
+        PARTS_FOLDER: {record_name(part) for part in range(manifest.settings.parts)},
     }
     for place, names in expected.items():
         for name in folder.list(place):
             if f"{place}/{name}" not in names:
                 folder.delete(f"{place}/{name}")
+    for name in folder.list(""):
+        if name.endswith(ASIDE_SUFFIX):
+            folder.delete(name)
 
 
 def _distinct(records: Sequence[PartRecord]) -> tuple[dict[str, str], ...]:

@@ -23,7 +23,8 @@ from latentcodec.store.shards import DTYPES
 _NAMES: dict[torch.dtype, ValueType] = {dtype: name for name, (dtype, _) in DTYPES.items()}
 
 _PARTS = 1024
-_FEWEST, _MOST, _ROUND = 256, 10_000, 64
+_BATCHES = 16
+_MOST_IMAGES = 10_000
 _MOST_BYTES = 2**29
 _NATIVE_PIXELS = 1024 * 1024
 """What an image of native resolution is taken to have, on average."""
@@ -63,7 +64,8 @@ def plan_settings(
         name: of the source, for people.
         dtype: of the stored values. None: bfloat16 if the network computes in it, which loses nothing, else float16.
         limit: only the first images of the source.
-        part_images: images to a part. None: a 1024th of all, but 256 to 10,000, and at most 512 MiB of values.
+        part_images: images to a part. None: a 1024th of all, but 16 full batches of each shape at least, since the last
+            batch of each is not full; 10,000 images or 512 MiB of values at most.
         Others: see `Settings`.
 
     Raises:
@@ -90,9 +92,13 @@ def plan_settings(
         caption_key=caption_key,
         label_key=label_key,
     )
-    pixels = max((height * width for height, width in preprocessing.policy.shapes), default=_NATIVE_PIXELS)
-    images = part_images or _part_images(settings, pixels)
+    images = part_images or _part_images(settings, preprocessing, codec)
     return Settings(**{**settings.to_json(), "part_images": images})
+
+
+def stored_part_images(folder: StoreFolder) -> int | None:
+    """Images to a part of a store that was begun, for whoever wants to go on with it; None if there is none."""
+    return read_settings(folder).part_images if folder.exists(SETTINGS_NAME) else None
 
 
 def begin(folder: StoreFolder, settings: Settings) -> None:
@@ -114,9 +120,12 @@ def begin(folder: StoreFolder, settings: Settings) -> None:
     read_settings(folder).require_same(settings, str(folder))
 
 
-def _part_images(settings: Settings, pixels: int) -> int:
-    """For a source of this size whose images have that many pixels: a multiple of 64, so that batches come out even."""
+def _part_images(settings: Settings, preprocessing: Preprocessing, codec: LatentCodec) -> int:
+    shapes = preprocessing.policy.shapes
+    pixels = max((height * width for height, width in shapes), default=_NATIVE_PIXELS)
     stored = settings.channels * (2 if settings.values == "moments" else 1) * (2 if settings.flipped else 1)
     size = DTYPES[settings.dtype][0].itemsize * stored * pixels // settings.factor**2
-    images = min(max(math.ceil(settings.images / _PARTS), _FEWEST), _MOST, max(_MOST_BYTES // size, 1))
-    return images // _ROUND * _ROUND if images >= _ROUND else images
+    batches = sum(codec.batch_size(height, width) for height, width in shapes) or 1  # one of each shape
+    images = max(math.ceil(settings.images / _PARTS), _BATCHES * batches)
+    most = min(_MOST_IMAGES, max(_MOST_BYTES // size, 1))
+    return min(-(-images // batches) * batches, max(most // batches * batches, 1))

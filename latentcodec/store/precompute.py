@@ -22,12 +22,12 @@ from latentcodec.memory import freed_memory_kept
 from latentcodec.store.crew import Crew
 from latentcodec.store.encoding import BatchEncoder, Encoded
 from latentcodec.store.files import StoreFolder
-from latentcodec.store.finish import clear_away, finish
+from latentcodec.store.finish import finish
 from latentcodec.store.launch import Launch
 from latentcodec.store.manifest import MANIFEST_NAME, Manifest, read_manifest
 from latentcodec.store.part import PartBuilder
 from latentcodec.store.plan import begin
-from latentcodec.store.prepare import Job, JobReader, JobResult, Prepared, Skipped
+from latentcodec.store.prepare import Job, JobReader, JobResult, Prepared, Skipped, leave_with_parent
 from latentcodec.store.preprocessing import Native, Preprocessing
 from latentcodec.store.progress import Progress
 from latentcodec.store.settings import Settings
@@ -39,8 +39,10 @@ _BATCHES_BEHIND = 64
 """Batches that the collector may be behind; their values are small."""
 _PARTS_BEHIND = 1
 """Parts that the committer may be behind; they are large."""
-_LONGEST_PAUSE = 10.0
-"""Seconds between looks at whether the others are done."""
+_PAUSE = 0.05
+"""Between looks at whether the others are done, as a share of the time that the run has taken."""
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.05, 10.0
+"""Seconds."""
 
 
 @dataclass(frozen=True)
@@ -89,18 +91,16 @@ def precompute(
         missing = sum(len(settings.part_range(part)) for part in crew.unfinished())
         with Progress(missing, shown=progress) as bar:
             writer = _Writer(source, codec, settings, crew, bar, workers)
-            pause = _LONGEST_PAUSE / 2**5
             while True:
                 part = crew.take()
                 if part is not None:
                     writer.run(part)
                 elif crew.unfinished():
                     bar.show(crew.images)
-                    time.sleep(pause)
-                    pause = min(2 * pause, _LONGEST_PAUSE)
+                    _pause(began)
                 else:
                     break
-        _finish_once(folder, settings, crew)
+        _finish_once(folder, settings, crew, began)
     return Outcome(read_manifest(folder), writer.images, time.monotonic() - began)
 
 
@@ -124,6 +124,7 @@ class _Writer:
             batch_size=None,
             sampler=_Jobs(self._settings, self._preprocessing, first, self._crew),
             num_workers=self._workers,
+            worker_init_fn=leave_with_parent,
             collate_fn=_as_it_is,  # type: ignore[arg-type]  # without batches it gets what the dataset gave, no list
         )
         with ThreadPoolExecutor(1, "collector") as collector, ThreadPoolExecutor(1, "committer") as committer:
@@ -189,16 +190,18 @@ class _Jobs:
             part = self._crew.take()
 
 
-def _finish_once(folder: StoreFolder, settings: Settings, crew: Crew) -> None:
+def _finish_once(folder: StoreFolder, settings: Settings, crew: Crew, began: float) -> None:
     """All parts are there. The first of the living processes writes the manifest, the others wait for it."""
     while not folder.exists(MANIFEST_NAME):
         if not crew.is_first():
-            time.sleep(_LONGEST_PAUSE / 2**5)
+            _pause(began)
             continue
-        manifest = finish(folder, settings)
         crew.clear_away_dead()
-        if not any(other.parts for other in crew.others()):
-            clear_away(folder, manifest)
+        finish(folder, settings, tidy=not any(other.parts for other in crew.others()))
+
+
+def _pause(began: float) -> None:
+    time.sleep(min(max((time.monotonic() - began) * _PAUSE, _SHORTEST_PAUSE), _LONGEST_PAUSE))
 
 
 def _settle(futures: "deque[Future[None]]", left: int) -> None:

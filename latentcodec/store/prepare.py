@@ -2,8 +2,12 @@
 
 import hashlib
 import json
+import multiprocessing
+import os
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import numpy as np
@@ -87,6 +91,21 @@ class JobReader:
             label=label,
             metadata=metadata,
         )
+
+
+def leave_with_parent(_: int) -> None:
+    """For a DataLoader's workers, when they start: end with the process that they work for, however it ends.
+
+    They look themselves whether it is still there, but one that began just as it was killed would look in vain, for ever.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_leave_after, args=(parent,), name="leaves with parent", daemon=True).start()
+
+
+def _leave_after(parent: BaseProcess) -> None:
+    parent.join()
+    os._exit(1)
 
 
 def split_metadata(
