@@ -24,6 +24,7 @@ from latentcodec.commands.decode import decode_latents
 from latentcodec.commands.decompress import decompress_files
 from latentcodec.commands.encode import encode_images
 from latentcodec.commands.inspect import inspect_vae
+from latentcodec.commands.interpolate import interpolate_images
 from latentcodec.commands.precompute import precompute_latents
 from latentcodec.commands.prepare_bitstream import prepare_bitstream_command
 from latentcodec.commands.push import push_vae_command
@@ -38,6 +39,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "encode": encode_images,
     "decode": decode_latents,
     "reconstruct": reconstruct_images,
+    "interpolate": interpolate_images,
     "compress": compress_images,
     "decompress": decompress_files,
     "prepare-bitstream": prepare_bitstream_command,

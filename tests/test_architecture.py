@@ -19,6 +19,7 @@ FORBIDDEN = {"latentcodec": {"eval", "train", "tests"}, "eval": {"train", "tests
 REGISTRIES = [
     ("latentcodec.cli", "COMMANDS"),
     ("latentcodec.images.sources", "SOURCES"),
+    ("latentcodec.interpolation", "METHODS"),
     ("latentcodec.vae.presets", "PRESETS"),
     ("eval.metrics", "METRICS"),
     ("eval.rate.registry", "CODECS"),

@@ -1,0 +1,89 @@
+"""From one image to another through latents."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from latentcodec.codec import LatentCodec
+from latentcodec.images.geometry import center_crop, resize
+from latentcodec.latents import Latents, Pictures
+
+RawLatents = Float[Tensor, "channels height width"]
+
+_PARALLEL = 1e-4
+"""Sine of the angle below which a straight line and an arc are the same to fp32."""
+
+
+def lerp(start: RawLatents, end: RawLatents, t: float) -> RawLatents:
+    """The straight line, (1 - t) start + t end: what a VAE without regularisation is best crossed on."""
+    return (1 - t) * start + t * end
+
+
+def slerp(start: RawLatents, end: RawLatents, t: float) -> RawLatents:
+    """The arc (Shoemake 1985) between two images' latents as single vectors, whose lengths change evenly.
+
+        sin((1 - t) a) / sin(a) start + sin(t a) / sin(a) end,    a the angle between them
+
+    It keeps the norm of latents that are spread like noise, where the middle of a straight line is too short, hence its
+    image too flat. Nearly parallel vectors, or one of length 0, are joined by the straight line.
+    """
+    one, other = start.flatten().double(), end.flatten().double()
+    lengths = one.norm() * other.norm()
+    if lengths == 0:
+        return lerp(start, end, t)
+    angle = torch.arccos((one @ other / lengths).clamp(-1, 1))
+    if angle.sin() < _PARALLEL:
+        return lerp(start, end, t)
+    first, second = (torch.sin(share * angle) / angle.sin() for share in (1 - t, t))
+    return (first * one + second * other).reshape(start.shape).to(start.dtype)
+
+
+METHODS: dict[str, Callable[[RawLatents, RawLatents, float], RawLatents]] = {"linear": lerp, "spherical": slerp}
+"""Ways from one point to another, by name: (start, end, t from 0 to 1) -> point."""
+
+
+def interpolate(
+    codec: LatentCodec,
+    start: UInt8[np.ndarray, "height width 3"],
+    end: UInt8[np.ndarray, "end_height end_width 3"],
+    *,
+    frames: int = 9,
+    method: str = "linear",
+) -> Pictures:
+    """Images on the way from one to another, both included: the first is the reconstruction of `start`, the last of `end`.
+
+    Args:
+        frames: of the way, evenly spaced in latents, at least 2.
+        method: a name in `METHODS`.
+
+    Raises:
+        ValueError: images of different sizes, which `fit` prevents; too few frames; an unknown method.
+    """
+    if start.shape != end.shape:
+        raise ValueError(
+            f"end: expected an image of {start.shape[:2]} as start is, found {end.shape[:2]}; use fit(end, ...)"
+        )
+    if frames < 2:
+        raise ValueError(f"frames: expected at least 2, found {frames}")
+    if method not in METHODS:
+        raise ValueError(f"method: expected one of {', '.join(METHODS)}; found {method!r}")
+    moments = codec.encode_moments([start, end])
+    # Between the ends in scaled latents, which lie around 0, as arcs need it; the ends themselves as they were encoded.
+    first, last = (codec.scaling.apply(mean) for mean in moments.mean)
+    between = [METHODS[method](first, last, number / (frames - 1)) for number in range(1, frames - 1)]
+    ends = codec.decode(moments)
+    middle = codec.decode(Latents(tuple(between), moments.sizes[:1] * len(between), ("whole",) * len(between)))
+    tensors = (ends.tensors[0], *middle.tensors, ends.tensors[1])
+    return Pictures(tensors, (ends.methods[0], *middle.methods, ends.methods[1]))
+
+
+def fit(
+    image: UInt8[np.ndarray, "height width 3"], height: int, width: int
+) -> UInt8[np.ndarray, "new_height new_width 3"]:
+    """The middle of an image, resized to fill height x width without distortion."""
+    scale = max(height / image.shape[0], width / image.shape[1])
+    filled = [max(wanted, round(scale * side)) for wanted, side in zip((height, width), image.shape[:2], strict=True)]
+    return center_crop(resize(image, *filled), height, width)
