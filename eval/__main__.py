@@ -34,6 +34,12 @@ def _symbols(arguments: list[str]) -> None:
     main(arguments)
 
 
+def _report(arguments: list[str]) -> None:
+    from eval.report.command import main
+
+    main(arguments)
+
+
 def _tiling(arguments: list[str]) -> None:
     from eval.tiling import main
 
@@ -47,6 +53,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "symbols": _symbols,
     "speed": _speed,
     "tiling": _tiling,
+    "report": _report,
 }
 
 
@@ -72,6 +79,7 @@ def _named_errors() -> tuple[type[Exception], ...]:
     from eval.perceptual import BackboneFormatError, BackboneUnavailableError
     from eval.rate.codec import RateError
     from eval.reconstruct.evaluate import EvaluationError
+    from eval.report.inputs import ReportError
     from eval.rows import RowsError
     from eval.symbols.general import SymbolsError
     from latentcodec.bitstream.errors import BitstreamError
@@ -81,7 +89,7 @@ def _named_errors() -> tuple[type[Exception], ...]:
 
     return (
         BackboneFormatError, BackboneUnavailableError, BitstreamError, BrokenImageError, EvaluationError, LabelError,
-        LatentsError, RateError, RowsError, SourceError, SymbolsError, VAELoadError,
+        LatentsError, RateError, ReportError, RowsError, SourceError, SymbolsError, VAELoadError,
     )  # fmt: skip
 
 
