@@ -40,6 +40,12 @@ def _report(arguments: list[str]) -> None:
     main(arguments)
 
 
+def _augment(arguments: list[str]) -> None:
+    from eval.augmentation import main
+
+    main(arguments)
+
+
 def _tiling(arguments: list[str]) -> None:
     from eval.tiling import main
 
@@ -53,6 +59,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "symbols": _symbols,
     "speed": _speed,
     "tiling": _tiling,
+    "augment": _augment,
     "report": _report,
 }
 

@@ -18,6 +18,7 @@ from jsonargparse import ActionYesNo, DefaultHelpFormatter
 
 from latentcodec import __version__
 from latentcodec.arguments import Parser
+from latentcodec.commands.augment import augment_images
 from latentcodec.commands.compress import compress_images
 from latentcodec.commands.convert import convert_vae
 from latentcodec.commands.decode import decode_latents
@@ -40,6 +41,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "decode": decode_latents,
     "reconstruct": reconstruct_images,
     "interpolate": interpolate_images,
+    "augment": augment_images,
     "compress": compress_images,
     "decompress": decompress_files,
     "prepare-bitstream": prepare_bitstream_command,

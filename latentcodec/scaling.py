@@ -53,6 +53,12 @@ class Scaling:
             return (raw - _channels(self.mean, raw)) * self.factor / _channels(self.std, raw)
         return (raw if self.shift is None else raw - self.shift) * self.factor
 
+    def apply_to_deviation(
+        self, raw: Float[Tensor, "*batch channels height width"]
+    ) -> Float[Tensor, "*batch channels height width"]:
+        """Standard deviations of latents from those of raw ones: scaled, but not shifted."""
+        return raw * self.factor if self.std is None else raw * self.factor / _channels(self.std, raw)
+
     def invert(
         self, latents: Float[Tensor, "*batch channels height width"]
     ) -> Float[Tensor, "*batch channels height width"]:

@@ -18,6 +18,7 @@ FORBIDDEN = {"latentcodec": {"eval", "train", "tests"}, "eval": {"train", "tests
 # The extension points: (module, name). Each is a plain dict from a name to an imported object.
 REGISTRIES = [
     ("latentcodec.cli", "COMMANDS"),
+    ("latentcodec.augmentation", "KINDS"),
     ("latentcodec.images.sources", "SOURCES"),
     ("latentcodec.interpolation", "METHODS"),
     ("latentcodec.vae.presets", "PRESETS"),

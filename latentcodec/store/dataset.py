@@ -12,11 +12,12 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from latentcodec.augmentation import Augmentation
 from latentcodec.images.items import checked_index
 from latentcodec.images.process import PerProcess
 from latentcodec.scaling import Scaling
 from latentcodec.store.buckets import Bucket, find_buckets
-from latentcodec.store.draws import Draw, is_mirrored, noise
+from latentcodec.store.draws import Draw, augmentation_seed, is_mirrored, noise
 from latentcodec.store.errors import StoreError
 from latentcodec.store.expected import require_expected
 from latentcodec.store.files import StoreFolder
@@ -49,6 +50,7 @@ class LatentDataset(Dataset[LatentSample]):
         flip: probability of taking the mirrored image. None: 0.5 if the store holds mirrored images, else 0.
         seed: of draws and flips.
         scaling: in place of that of the VAE's config.
+        augmentation: moves the latents at random, besides drawing them; each row anew in each epoch.
 
     Raises:
         StoreDamagedError: no store, or its manifest is damaged. Shards are looked at when they are read.
@@ -66,6 +68,7 @@ class LatentDataset(Dataset[LatentSample]):
         flip: float | None = None,
         seed: int = 0,
         scaling: Scaling | None = None,
+        augmentation: Augmentation | None = None,
     ) -> None:
         self.folder = StoreFolder(store)
         self.manifest = read_manifest(self.folder)
@@ -75,6 +78,7 @@ class LatentDataset(Dataset[LatentSample]):
         self.flip = (0.5 if settings.flipped else 0.0) if flip is None else flip
         self.seed = seed
         self.scaling = scaling or settings.scaling
+        self.augmentation = augmentation
         self.epoch = 0
         self._require_held()
         self._ends = self.manifest.ends
@@ -169,6 +173,11 @@ class LatentDataset(Dataset[LatentSample]):
             raise StoreError(
                 f"sample: {self.folder} holds means without variances, so nothing can be drawn; pass sample=False"
             )
+        if self.augmentation is not None and self.augmentation.needs_deviation and settings.values != "moments":
+            raise StoreError(
+                f"augmentation: {self.folder} holds means without variances, which {self.augmentation.kind} needs; "
+                "take another kind"
+            )
         if not 0 <= self.flip <= 1:
             raise StoreError(f"flip: expected a probability from 0 to 1, found {self.flip}")
         if self.flip and not settings.flipped:
@@ -191,7 +200,22 @@ class LatentDataset(Dataset[LatentSample]):
         if self.sample:
             noises = torch.stack([noise(self.seed, pick.draw, raw.shape[1:]) for pick in picks])
             raw = torch.addcmul(raw, torch.exp(0.5 * stored[:, channels:].to(torch.float32)), noises)
-        return self.scaling.apply(raw)
+        latents = self.scaling.apply(raw)
+        return latents if self.augmentation is None else latents + self._displacements(self.augmentation, stored, picks)
+
+    def _displacements(
+        self,
+        augmentation: Augmentation,
+        stored: Float[Tensor, "rows stored height width"],
+        picks: Sequence["_Pick"],
+    ) -> Float[Tensor, "rows channels height width"]:
+        channels = self.manifest.settings.channels
+        logvar = stored[:, channels:] if augmentation.needs_deviation else torch.zeros_like(stored[:, :channels])
+        deviations = self.scaling.apply_to_deviation(torch.exp(0.5 * logvar.to(torch.float32)))
+        seeds = [augmentation_seed(self.seed, pick.draw) for pick in picks]
+        return torch.stack([
+            augmentation.displacement(deviation, seed) for deviation, seed in zip(deviations, seeds, strict=True)
+        ])  # fmt: skip
 
 
 class _Pick(NamedTuple):

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-_MIRROR, _NOISE = range(2)
+_MIRROR, _NOISE, _AUGMENTATION = range(3)
 
 
 class Draw(NamedTuple):
@@ -29,6 +29,11 @@ def noise(seed: int, draw: Draw, shape: Sequence[int]) -> Float[Tensor, "..."]:
     generator = torch.Generator()
     generator.manual_seed(_number(seed, draw, _NOISE) >> 1)  # it takes 63 bits, and uses 32
     return torch.randn(shape, generator=generator)
+
+
+def augmentation_seed(seed: int, draw: Draw) -> int:
+    """Of the generator that a row's augmentation is drawn from in this epoch; 63 bits."""
+    return _number(seed, draw, _AUGMENTATION) >> 1
 
 
 def _number(seed: int, draw: Draw, purpose: int) -> int:
