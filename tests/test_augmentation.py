@@ -48,7 +48,7 @@ def test_smooth_is_smooth_and_white_is_not() -> None:
 def test_wrong_settings_are_refused() -> None:
     with pytest.raises(ValueError, match="kind: expected one of posterior, white, smooth; found 'pink'"):
         Augmentation("pink")
-    with pytest.raises(ValueError, match="size: expected a number of at least 0, found -1.0"):
+    with pytest.raises(ValueError, match=r"size: expected a number of at least 0, found -1\.0"):
         Augmentation(size=-1.0)
 
 
