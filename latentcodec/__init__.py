@@ -10,8 +10,10 @@ __version__ = "0.1.0"
 
 # Public name -> the module that defines it. A new public name is one line here.
 _PUBLIC = {
+    "BucketBatchSampler": "latentcodec.store.sampler",
     "LatentCodec": "latentcodec.codec",
     "LatentDataset": "latentcodec.store.dataset",
+    "LatentLoader": "latentcodec.store.loader",
     "build_vae": "latentcodec.vae.presets",
     "load_vae": "latentcodec.vae.loading",
     "save_vae": "latentcodec.vae.loading",

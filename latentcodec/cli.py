@@ -24,6 +24,7 @@ from latentcodec.commands.convert import convert_vae
 from latentcodec.commands.decode import decode_latents
 from latentcodec.commands.decompress import decompress_files
 from latentcodec.commands.encode import encode_images
+from latentcodec.commands.export_latents import export_latents
 from latentcodec.commands.inspect import inspect_vae
 from latentcodec.commands.interpolate import interpolate_images
 from latentcodec.commands.precompute import precompute_latents
@@ -47,6 +48,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "prepare-bitstream": prepare_bitstream_command,
     "precompute": precompute_latents,
     "verify": verify_store,
+    "export-latents": export_latents,
 }
 
 

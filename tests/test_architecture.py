@@ -21,6 +21,7 @@ REGISTRIES = [
     ("latentcodec.augmentation", "KINDS"),
     ("latentcodec.images.sources", "SOURCES"),
     ("latentcodec.interpolation", "METHODS"),
+    ("latentcodec.store.export_formats", "EXPORT_FORMATS"),
     ("latentcodec.vae.presets", "PRESETS"),
     ("eval.metrics", "METRICS"),
     ("eval.rate.registry", "CODECS"),

@@ -20,6 +20,7 @@ import pytest
 import s3fs
 import torch
 from store_helpers import encode, objects, rows_of, small_codec, small_vae, write_images
+from warm_process import SPAWNER
 
 from latentcodec import cli
 from latentcodec.store import precompute as loop
@@ -35,12 +36,6 @@ from latentcodec.vae.saving import save_vae
 IMAGES = 40
 POLICY = Preprocessing(Buckets(1024, 8))
 KILLS = 20
-
-# Processes are forked from one that has imported everything already, and so begin at once.
-SPAWNER = multiprocessing.get_context("forkserver")
-SPAWNER.set_forkserver_preload(
-    ["latentcodec.store.precompute", "latentcodec.vae.loading", "latentcodec.cli", "jsonargparse", "pytest", "s3fs"]
-)
 
 
 @pytest.fixture(scope="module")

@@ -72,5 +72,7 @@ verify         whether all objects are whole and agree with each other
 verify_shard   one shard of them
 reencode       rows encoded again, and compared
 
+export         a store for other libraries; export_formats: in which form
+
 Nothing is imported here.
 """
