@@ -16,7 +16,7 @@ help: ## List these commands
 setup: $(READY) ## Create .venv with the library and everything that training, evaluation and tests need
 	@echo "setup: $(VENV) is ready ($$($(BIN)/python --version))"
 
-demo: $(READY) ## Train a small VAE on this machine, export it and use it in diffusers; the results go to out/demo
+demo: $(READY) ## Train a small VAE on this machine, export it, use it in diffusers, show it on a page; all goes to out/demo
 	@echo "demo: training, exporting and using a small VAE; everything it makes goes to out/demo, which is emptied first"
 	$(BIN)/python -m train.demo --out out/demo
 

@@ -30,6 +30,9 @@ def test_the_demo_leaves_what_it_says(
     elsewhere = summary["in_a_fresh_process"]
     assert isinstance(elsewhere, dict)
     assert elsewhere["keys_that_do_not_fit"] == 0
+    page = (out / "report.html").read_text("utf-8")
+    assert all(text in page for text in ("What the demo has trained", "held-out", "untrained", *HELD_OUT_PHOTOS))
+    assert (out / "report" / "latents.txt").read_text().split()[:2] == ["trained", "untrained"]
     for name in ("reconstructions.png", "through_pipeline.png"):
         picture = np.asarray(Image.open(out / name))
         assert picture.std() > 5, f"{name} shows nothing"

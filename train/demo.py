@@ -1,7 +1,8 @@
 """The main job in a few minutes on a CPU: `python -m train.demo --out out/demo` (what `make demo` runs).
 
 Trains the `demo` preset on photographs that come inside scikit-image and matplotlib, mixed with procedural images;
-validates on photographs not trained on; exports; and uses the export in a fresh process with nothing but diffusers.
+validates on photographs not trained on; exports; uses the export in a fresh process with nothing but diffusers; and shows
+what came of it on a page, `report.html`.
 """
 
 import json
@@ -24,6 +25,7 @@ from latentcodec.images.decode import decode_image
 from latentcodec.images.geometry import resize_short_side
 from latentcodec.images.sources import ImageSource, open_source
 from train.config import TrainConfig, load_preset
+from train.demo_page import write_page
 from train.export import export_run
 from train.loop import train
 from train.report import read_metrics
@@ -118,6 +120,7 @@ def run_demo(out: Path, *overrides: str) -> dict[str, object]:
     export = export_run(Path(config.out), out / "export", calibration=32)
     shutil.copy(export / "reconstructions.png", out / "reconstructions.png")
     elsewhere = use_elsewhere(export, folders["held-out"], out)
+    write_page(out, export, folders["held-out"], config)
 
     measured = read_metrics(Path(config.out), "validation")
     names = config.validation.metrics
@@ -146,8 +149,9 @@ def _print_table(names: list[str], measured: dict[str, np.ndarray], summary: dic
     print(f"{'':12}{'before':>10}{'after':>10}")
     for name in names:
         print(f"{name:12}{measured[name][0]:10.3f}{measured[name][-1]:10.3f}")
+    print(f"\n{out}/report.html           open it in a browser: pictures to compare, figures, latents")
     print(
-        f"\n{out}/reconstructions.png   originals above reconstructions\n{out}/export/              a diffusers AutoencoderKL"
+        f"{out}/reconstructions.png   originals above reconstructions\n{out}/export/              a diffusers AutoencoderKL"
     )
     print(
         f"{out}/through_pipeline.png  a photograph through a Stable Diffusion pipeline with this VAE\n{out}/summary.json"
