@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 from accelerate import Accelerator
-from tqdm.auto import tqdm
 
+from train.progress import progress
 from train.run_config import RunConfig
 from train.sheets import Image, save_png
 
@@ -28,13 +28,8 @@ class Report:
             self._read_skipped()
         if config.tracker is not None:
             accelerator.init_trackers("latentcodec", config=config.as_dict())
-        self._bar = tqdm(
-            total=config.steps * config.batch_size,
-            initial=start_step * config.batch_size,
-            unit="img",
-            disable=not accelerator.is_main_process,
-            dynamic_ncols=True,
-            smoothing=0.05,
+        self._bar = progress(
+            config.steps * config.batch_size, start_step * config.batch_size, shown=accelerator.is_main_process
         )
 
     def _drop_lines_after(self, step: int) -> None:
