@@ -52,6 +52,12 @@ def _tiling(arguments: list[str]) -> None:
     main(arguments)
 
 
+def _reading(arguments: list[str]) -> None:
+    from eval.reading.command import main
+
+    main(arguments)
+
+
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "reconstruct": _reconstruct,
     "latents": _latents,
@@ -60,6 +66,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "speed": _speed,
     "tiling": _tiling,
     "augment": _augment,
+    "reading": _reading,
     "report": _report,
 }
 

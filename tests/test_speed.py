@@ -15,8 +15,9 @@ from eval.__main__ import main
 from eval.pairing import Spread, paired
 from eval.provenance import commit, device_name, provenance
 from eval.speed.matrix import matrix_peak
+from eval.speed.rows import ROWS
 from eval.speed.sides import Side, SideFailedError, compare
-from eval.speed.workloads import ROWS, Task
+from eval.speed.workloads import Task
 from latentcodec.images.procedural import ProceduralSource
 
 CPU = torch.device("cpu")

@@ -1,7 +1,8 @@
 """Speed of the library against the plain way, paired: both sides work in turns, each in a process of its own.
 
 sides.py      a piece of work in its own process, and two of them in turns
-workloads.py  what is measured: each row names our way and the plain way
+rows.py       what is measured: each row names our way and the plain way
+workloads.py  encoding and decoding; store.py: datasets into latent stores
 matrix.py     the matrix multiplication rate that the machine reaches, which shares are taken of
 command.py    `python -m eval speed`: the table and the JSON
 """

@@ -12,8 +12,9 @@ from PIL import Image
 from eval.images import ImageSet, source_name
 from eval.results import write_results
 from eval.speed.matrix import matrix_peak
+from eval.speed.rows import ROWS
 from eval.speed.sides import compare
-from eval.speed.workloads import ROWS, Task, network
+from eval.speed.workloads import Task, network
 from latentcodec.arguments import Parser
 from latentcodec.precision import fastest_dtype
 

@@ -1,22 +1,18 @@
-"""What `python -m eval speed` measures. A row is one line in ROWS: our way and the plain way of the same work.
+"""Encoding and decoding, our way and the plain way.
 
 The plain way is what most scripts do: Pillow, a loop over one image at a time, `vae.encode` in float32, default layout.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
 from PIL import Image
 
-from eval.speed.sides import Prepare
 from latentcodec.codec import LatentCodec
-from latentcodec.vae.cost import vae_cost
 from latentcodec.vae.loading import load_vae
 from latentcodec.vae.presets import PRESETS, build_vae
 
@@ -101,27 +97,3 @@ def _latents(task: Task) -> torch.Tensor:
     side = task.side // 2 ** (len(config.block_out_channels) - 1)
     generator = torch.Generator().manual_seed(0)
     return torch.randn(len(task.files), config.latent_channels, side, side, generator=generator).to(task.device)
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the table."""
-
-    ours: Callable[[Task], Work]
-    plain: Callable[[Task], Work]
-    operations: Callable[[Mapping[str, Any], int], float]
-    """Arithmetic operations for one image of a side, two for a multiply-accumulate."""
-
-    def sides(self, task: Task) -> tuple[Prepare, Prepare]:
-        """Both, ready to be sent to a process."""
-        return partial(self.ours, task), partial(self.plain, task)
-
-
-ROWS: dict[str, Row] = {
-    "encode": Row(
-        encode_files, encode_files_plainly, lambda config, side: 2e9 * vae_cost(config, side, side).encode_gmac
-    ),
-    "decode": Row(
-        decode_latents, decode_latents_plainly, lambda config, side: 2e9 * vae_cost(config, side, side).decode_gmac
-    ),
-}
