@@ -40,6 +40,12 @@ def _report(arguments: list[str]) -> None:
     main(arguments)
 
 
+def _anomaly(arguments: list[str]) -> None:
+    from eval.anomaly import main
+
+    main(arguments)
+
+
 def _augment(arguments: list[str]) -> None:
     from eval.augmentation import main
 
@@ -66,6 +72,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "speed": _speed,
     "tiling": _tiling,
     "augment": _augment,
+    "anomaly": _anomaly,
     "reading": _reading,
     "report": _report,
 }

@@ -3,14 +3,15 @@
 Arguments, types and help texts come from a function's signature and docstring; an `Example:` section is shown as it is.
 Heavy imports stay inside the functions, so that `latentcodec --help` answers at once.
 
-Exit codes: 0 done; 1 an error with a name (this package's own, or the file system's) on stderr; 2 wrong usage.
+Exit codes: 0 done; 1 an error with a name (this package's own, or the file system's) on stderr; 2 wrong usage; 3 a command
+that looks for something has found it.
 """
 
 import argparse
 import inspect
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import docstring_parser
@@ -18,6 +19,8 @@ from jsonargparse import ActionYesNo, DefaultHelpFormatter
 
 from latentcodec import __version__
 from latentcodec.arguments import Parser
+from latentcodec.commands import Finding
+from latentcodec.commands.anomaly import fit_anomaly, score_anomaly
 from latentcodec.commands.augment import augment_images
 from latentcodec.commands.compress import compress_images
 from latentcodec.commands.convert import convert_vae
@@ -33,8 +36,10 @@ from latentcodec.commands.push import push_vae_command
 from latentcodec.commands.reconstruct import reconstruct_images
 from latentcodec.commands.verify import verify_store
 
-# Subcommand -> function. A new command is one function and one line here.
-COMMANDS: dict[str, Callable[..., None]] = {
+Commands = dict[str, "Callable[..., None] | dict[str, Callable[..., None]]"]
+
+# Subcommand -> function, or a group of them. A new command is one function and one line here.
+COMMANDS: Commands = {
     "inspect": inspect_vae,
     "convert": convert_vae,
     "push": push_vae_command,
@@ -43,6 +48,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "reconstruct": reconstruct_images,
     "interpolate": interpolate_images,
     "augment": augment_images,
+    "anomaly": {"fit": fit_anomaly, "score": score_anomaly},
     "compress": compress_images,
     "decompress": decompress_files,
     "prepare-bitstream": prepare_bitstream_command,
@@ -90,12 +96,34 @@ def main_parser() -> Parser:
         formatter_class=_HelpFormatter,
         description="Latent image codec: KL autoencoders for latent diffusion and image compression.",
     )
-    subcommands = parser.add_subcommands(required=True, dest="command", metavar="COMMAND")
-    for name, function in COMMANDS.items():
-        subparser = command_parser(function)
-        subcommands.add_subcommand(name, subparser, help=(function.__doc__ or "").partition("\n")[0])
-        subparser.prog = f"{parser.prog} {name}"
+    _add_commands(parser, COMMANDS)
     return parser
+
+
+def _add_commands(parser: Parser, commands: Mapping[str, Any]) -> None:
+    subcommands = parser.add_subcommands(required=True, dest="command", metavar="COMMAND")
+    for name, entry in commands.items():
+        group = isinstance(entry, dict)
+        subparser = Parser(description=_group_summary(entry)) if group else command_parser(entry)
+        summary = _group_summary(entry) if group else (entry.__doc__ or "").partition("\n")[0]
+        subcommands.add_subcommand(name, subparser, help=summary)
+        subparser.prog = f"{parser.prog} {name}"
+        if group:
+            _add_commands(subparser, entry)
+
+
+def _group_summary(group: Mapping[str, Callable[..., None]]) -> str:
+    """The module of a group says what it is about."""
+    (module,) = {function.__module__ for function in group.values()}
+    return (sys.modules[module].__doc__ or "").partition("\n")[0]
+
+
+def _chosen(parsed: Any) -> tuple[Callable[..., None], Any]:
+    """The function that a command line asks for, and its values."""
+    entry: Any = COMMANDS
+    while isinstance(entry, dict):
+        entry, parsed = entry[parsed.command], parsed[parsed.command]
+    return entry, parsed
 
 
 def is_named_error(error: Exception) -> bool:
@@ -106,14 +134,16 @@ def is_named_error(error: Exception) -> bool:
 def main(arguments: list[str] | None = None) -> int:
     """Run one command line (`sys.argv` when None) and return the exit code; wrong usage exits with 2 by itself."""
     parsed: Any = main_parser().parse_args(arguments)
-    function = COMMANDS[parsed.command]
-    values = parsed[parsed.command]
+    function, values = _chosen(parsed)
     try:
         function(**{name: values[name] for name in inspect.signature(function).parameters})
         sys.stdout.flush()
     except BrokenPipeError:
         # The reader (`| head`) has gone; keep the interpreter from complaining when it flushes stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except Finding as finding:
+        print(f"latentcodec: {finding}", file=sys.stderr)
+        return finding.exit_code
     except KeyboardInterrupt:
         print("latentcodec: interrupted", file=sys.stderr)
         return 130

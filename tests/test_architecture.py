@@ -18,11 +18,13 @@ FORBIDDEN = {"latentcodec": {"eval", "train", "tests"}, "eval": {"train", "tests
 # The extension points: (module, name). Each is a plain dict from a name to an imported object.
 REGISTRIES = [
     ("latentcodec.cli", "COMMANDS"),
+    ("latentcodec.anomaly.detector", "TERMS"),
     ("latentcodec.augmentation", "KINDS"),
     ("latentcodec.images.sources", "SOURCES"),
     ("latentcodec.interpolation", "METHODS"),
     ("latentcodec.store.export_formats", "EXPORT_FORMATS"),
     ("latentcodec.vae.presets", "PRESETS"),
+    ("eval.anomaly", "DEFECTS"),
     ("eval.metrics", "METRICS"),
     ("eval.rate.registry", "CODECS"),
     ("eval.symbols.measure", "GENERAL"),

@@ -11,3 +11,9 @@ report.py       what is printed at the end
 
 class CommandError(ValueError):
     """A command cannot do what was asked, or not all of it; the message says why and what to do instead."""
+
+
+class Finding(Exception):  # noqa: N818  # it is none
+    """What a command was asked to look for is there. Not an error: the exit code is 3, so that scripts can tell."""
+
+    exit_code = 3
