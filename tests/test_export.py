@@ -114,12 +114,15 @@ def test_card_states_what_was_measured(export: Path) -> None:
 
 
 def test_half_weights_are_what_was_measured_and_no_folder_is_told(run: TrainConfig, tmp_path: Path) -> None:
-    folder = export_run(Path(run.out), tmp_path / "half", calibration=6, half=True, ldm=False, about="## Data\n\nOurs.")
+    about = {"about": "## Data\n\nOurs.", "pictures": False}
+    folder = export_run(Path(run.out), tmp_path / "half", calibration=6, half=True, ldm=False, **about)
+    assert not (folder / "reconstructions.png").exists()
     stored = load_file(folder / "diffusion_pytorch_model.safetensors")
     assert {tensor.dtype for tensor in stored.values()} == {torch.float16}
     card = (folder / "README.md").read_text()
     assert weights_fingerprint(load_vae(folder)) in card
     assert "## Data\n\nOurs." in card
+    assert "reconstructions.png" not in card
     assert str(Path(run.out).parent) not in card
     row = json.loads((folder / "validation.jsonl").read_text().splitlines()[0])
     image = Validation(run, Accelerator(cpu=True)).images[row["id"]]

@@ -31,6 +31,7 @@ def _export(arguments: list[str]) -> None:
     parser.add_argument(
         "--about", type=str | None, default=None, help="Markdown file for the model card: data, licence, recipe"
     )
+    parser.add_argument("--pictures", type=bool, default=True, help="show validation images in the model card")
     parser.add_argument("--device", type=str, default=None, help="cpu, or None for the machine's accelerator")
     options = parser.parse(arguments)
     from train.export import export_run
@@ -38,7 +39,7 @@ def _export(arguments: list[str]) -> None:
     folder = export_run(
         Path(options.run), Path(options.out), variants=tuple(options.variants), ldm=options.ldm,
         calibration=options.calibration, device=options.device, half=options.half,
-        about="" if options.about is None else Path(options.about).read_text("utf-8"),
+        about="" if options.about is None else Path(options.about).read_text("utf-8"), pictures=options.pictures,
     )  # fmt: skip
     print(f"exported to {folder}; its README.md is the model card")
 

@@ -28,6 +28,7 @@ from train.warm_start import load_run
 
 CALIBRATION_SIZE = 256
 CALIBRATION_BATCH = 8
+PICTURE = "reconstructions.png"
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -56,6 +57,7 @@ def export_run(
     device: str | None = None,
     half: bool = False,
     about: str = "",
+    pictures: bool = True,
 ) -> Path:
     """Write the averaged network of `run` as a diffusers folder `out`; returns it.
 
@@ -63,7 +65,8 @@ def export_run(
     latents, hence also their scaling, are those of the VAE that the run started from. With `ldm`, a CompVis single
     file for ComfyUI and A1111 lies beside the diffusers weights. With `half`, the weights themselves are rounded to float16
     and stored so, and all that is measured is measured with the rounded ones. `about` is a section of Markdown for the model
-    card: data, licence, whatever no run knows of itself. Raises CheckpointError when the run has no
+    card: data, licence, whatever no run knows of itself. Without `pictures` no validation image is shown, for images that are
+    not to be passed on. Raises CheckpointError when the run has no
     checkpoint, FileExistsError when `out` is a folder with something else in it.
     """
     if out.exists() and any(out.iterdir()) and not (out / "config.json").exists():
@@ -97,13 +100,14 @@ def export_run(
     result = validation.run(vae) if validation else None
     measured = [_export_variant(vae, aside, name, validation) for name in variants]
     if result is not None:
-        save_png(sheet(result.pictures), aside / "reconstructions.png")
+        if pictures:
+            save_png(sheet(result.pictures), aside / PICTURE)
         rows = "".join(json.dumps(row) + "\n" for row in result.rows)
         (aside / "validation.jsonl").write_text(rows)
     (aside / "calibration.json").write_text(
         json.dumps({"images": len(images), **dataclasses.asdict(statistics)}, indent=1) + "\n"
     )
-    write_card(aside, vae, config, Measured(record["step"], len(images), statistics, result, measured), about)
+    write_card(aside, vae, config, Measured(record["step"], len(images), statistics, result, measured), about, PICTURE)
     shutil.rmtree(out, ignore_errors=True)
     out.parent.mkdir(parents=True, exist_ok=True)
     aside.rename(out)
