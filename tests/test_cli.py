@@ -81,15 +81,24 @@ def test_help_lists_every_command() -> None:
         assert re.search(rf"^    {name}\b", done.stdout, flags=re.MULTILINE)
 
 
-@pytest.mark.parametrize("name", cli.COMMANDS)
+def all_commands() -> list[str]:
+    """Every command as it is typed: "inspect", "anomaly fit"."""
+    return [
+        f"{name} {inside}".strip()
+        for name, entry in cli.COMMANDS.items()
+        for inside in (entry if isinstance(entry, dict) else [""])
+    ]
+
+
+@pytest.mark.parametrize("name", all_commands())
 def test_each_command_has_an_example_that_parses(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
-        cli.main([name, "--help"])
+        cli.main([*name.split(), "--help"])
     assert end.value.code == 0
     examples = re.findall(rf"^    latentcodec ({name} .*)$", capsys.readouterr().out, flags=re.MULTILINE)
     assert examples
     for example in examples:
-        assert cli.main_parser().parse_args(example.split()).command == name
+        assert cli.main_parser().parse_args(example.split()).command == name.split()[0]
 
 
 def test_version() -> None:
