@@ -20,9 +20,9 @@ demo: $(READY) ## Train a small VAE on this machine, export it, use it in diffus
 	@echo "demo: training, exporting and using a small VAE; everything it makes goes to out/demo, which is emptied first"
 	$(BIN)/python -m train.demo --out out/demo
 
-test: $(READY) ## Run the whole test suite
+test: $(READY) ## Run the whole test suite, a file on each core, on four at most
 	@echo "test: running the whole suite on $$(getconf _NPROCESSORS_ONLN) cores"
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
 
 lint: $(READY) ## Check style (ruff), formatting (ruff format) and types (mypy)
 	@echo "lint: style, then formatting, then types"

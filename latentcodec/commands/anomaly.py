@@ -101,7 +101,7 @@ def score_anomaly(
     printed. Broken images are skipped, listed, and make the exit code 1.
 
     Example:
-        latentcodec anomaly score new_parts --detector parts.safetensors --output seen --json > verdicts.json
+        latentcodec anomaly score new_parts --detector parts.safetensors --output seen --json
 
     Args:
         images: Image files, and folders to search for them.
