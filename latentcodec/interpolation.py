@@ -1,6 +1,7 @@
 """From one image to another through latents."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -11,7 +12,13 @@ from latentcodec.codec import LatentCodec
 from latentcodec.images.geometry import center_crop, resize
 from latentcodec.latents import Latents, Pictures
 
+Distance = Callable[[np.ndarray, np.ndarray], float]
+"""Between two images, uint8 HWC."""
+
 RawLatents = Float[Tensor, "channels height width"]
+
+_FINER = 4
+"""Images that a way is measured on, for each that is wanted."""
 
 _PARALLEL = 1e-4
 """Sine of the angle below which a straight line and an arc are the same to fp32."""
@@ -51,13 +58,15 @@ def interpolate(
     end: UInt8[np.ndarray, "end_height end_width 3"],
     *,
     frames: int = 9,
-    method: str = "linear",
+    method: str = "spherical",
+    distance: Distance | None = None,
 ) -> Pictures:
     """Images on the way from one to another, both included: the first is the reconstruction of `start`, the last of `end`.
 
     Args:
-        frames: of the way, evenly spaced in latents, at least 2.
+        frames: of the way, at least 2; evenly spaced in latents, unless there is a `distance`.
         method: a name in `METHODS`.
+        distance: space them evenly by it, LPIPS for example; measured on a way of four times as many images.
 
     Raises:
         ValueError: images of different sizes, which `fit` prevents; too few frames; an unknown method.
@@ -73,11 +82,26 @@ def interpolate(
     moments = codec.encode_moments([start, end])
     # Between the ends in scaled latents, which lie around 0, as arcs need it; the ends themselves as they were encoded.
     first, last = (codec.scaling.apply(mean) for mean in moments.mean)
-    between = [METHODS[method](first, last, number / (frames - 1)) for number in range(1, frames - 1)]
     ends = codec.decode(moments)
-    middle = codec.decode(Latents(tuple(between), moments.sizes[:1] * len(between), ("whole",) * len(between)))
-    tensors = (ends.tensors[0], *middle.tensors, ends.tensors[1])
-    return Pictures(tensors, (ends.methods[0], *middle.methods, ends.methods[1]))
+
+    def between(shares: Sequence[float]) -> Pictures:
+        latents = tuple(METHODS[method](first, last, share) for share in shares)
+        return codec.decode(Latents(latents, moments.sizes[:1] * len(latents), ("whole",) * len(latents)))
+
+    shares = np.linspace(0, 1, frames)
+    if distance is not None and frames > 2:
+        dense = np.linspace(0, 1, _FINER * (frames - 1) + 1)
+        pictures = _joined(ends, between(dense[1:-1].tolist())).to_uint8()
+        steps = [distance(one, other) for one, other in pairwise(pictures)]
+        way = np.concatenate([[0.0], np.cumsum(steps)])
+        shares = np.interp(np.linspace(0, way[-1], frames), way, dense)
+    return _joined(ends, between(shares[1:-1].tolist()))
+
+
+def _joined(ends: Pictures, middle: Pictures) -> Pictures:
+    return Pictures(
+        (ends.tensors[0], *middle.tensors, ends.tensors[1]), (ends.methods[0], *middle.methods, ends.methods[1])
+    )
 
 
 def fit(

@@ -1,6 +1,7 @@
 """Ways between latents: ends, lengths and evenness; directions of attributes; the command and its files."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,11 @@ from PIL import Image
 from store_helpers import small_codec, small_vae
 from torch import Tensor
 
+from eval.metrics import make_metrics
 from latentcodec.cli import main
+from latentcodec.codec import LatentCodec
 from latentcodec.directions import direction, move
+from latentcodec.images.decode import decode_image
 from latentcodec.images.geometry import resize
 from latentcodec.interpolation import METHODS, fit, interpolate, lerp, slerp
 from latentcodec.latents import Latents
@@ -74,6 +78,40 @@ def test_ends_are_the_two_reconstructions_to_the_bit(method: str) -> None:
     steps = [float((b - a).abs().mean()) for a, b in zip(path.tensors, path.tensors[1:], strict=False)]
     assert max(steps) < 3 * min(steps)
     assert {tuple(tensor.shape) for tensor in path.tensors} == {(3, 40, 56)}
+
+
+def test_steps_are_even_by_the_distance_that_is_given() -> None:
+    codec, start, end = small_codec(), picture(1), picture(2)
+
+    def uneven(one: np.ndarray, other: np.ndarray) -> float:
+        """Counts a change where the first image has already changed much three times."""
+        gone = np.abs(one.astype(float) - first).mean()
+        return float(np.abs(one.astype(float) - other).mean()) * (1 + 2 * (gone > far))
+
+    plain = interpolate(codec, start, end, frames=7).to_uint8()
+    first, far = plain[0].astype(float), np.abs(plain[3].astype(float) - plain[0]).mean()
+    paced = interpolate(codec, start, end, frames=7, distance=uneven).to_uint8()
+    assert np.array_equal(paced[0], plain[0])
+    assert np.array_equal(paced[-1], plain[-1])
+    before, after = ([uneven(a, b) for a, b in pairwise(way)] for way in (plain, paced))
+    assert max(before) > 2 * min(before)
+    assert max(after) < 1.6 * min(after)
+
+
+@pytest.mark.shared
+def test_ways_between_photographs_are_even_in_lpips(shared: Path) -> None:
+    codec = LatentCodec.from_pretrained()
+    metric = make_metrics(["lpips_alex"], backbones={"alex": shared / "weights" / "alexnet_features.safetensors"})[
+        "lpips_alex"
+    ]
+    for one, other in ((8, 20), (7, 15)):  # of those tried, the two whose ways are least even in latents
+        start, end = (
+            fit(decode_image(shared / "photos" / "kodak" / f"kodim{number:02d}.png"), 128, 128)
+            for number in (one, other)
+        )
+        way = interpolate(codec, start, end, frames=6, distance=metric).to_uint8()
+        steps = [metric(a, b) for a, b in pairwise(way)]
+        assert max(steps) < 3 * min(steps)
 
 
 def test_what_cannot_be_crossed_is_refused() -> None:

@@ -10,7 +10,7 @@ def interpolate_images(
     output: str,
     vae: str | None = None,
     frames: int = 9,
-    method: Literal["linear", "spherical"] = "linear",
+    method: Literal["linear", "spherical"] = "spherical",
     back: bool = False,
     milliseconds: int = 80,
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
@@ -34,7 +34,7 @@ def interpolate_images(
         output: File or folder to write.
         vae: A diffusers folder, a file of weights or a name on the Hugging Face hub. That of the package if not given.
         frames: How many pictures, both ends included.
-        method: linear is the straight line through latents, spherical the arc, which keeps their norm.
+        method: linear is the straight line through latents, spherical the arc, which keeps their norm and is more even.
         back: Go back again, so that an animation has no jump.
         milliseconds: For each picture of an animation.
         dtype: Type to compute in. auto is bfloat16 where the machine has it in hardware, else float32.
