@@ -82,6 +82,8 @@ class LatentDataset(Dataset[LatentSample]):
         self.epoch = 0
         self._require_held()
         self._ends = self.manifest.ends
+        self._starts = [0, *self._ends]
+        self._channels = settings.channels
         self._opened = PerProcess(partial(OpenShards, self.folder, self.manifest.shards, settings.values))
 
     def __len__(self) -> int:
@@ -98,7 +100,7 @@ class LatentDataset(Dataset[LatentSample]):
         facts, place = opened.facts(pick.shard), pick.place
         sizes = facts.sizes_of(place, pick.mirrored).tolist()
         sample: LatentSample = {
-            "latents": self._latents(opened.values(pick.shard, place, pick.mirrored)[None], [pick])[0],
+            "latents": self._latents(opened.view(pick.shard, place, pick.mirrored)[None], [pick])[0],
             "row": pick.draw.row,
             "mirrored": pick.mirrored,
             "id": facts.ids[place].as_py(),
@@ -120,12 +122,13 @@ class LatentDataset(Dataset[LatentSample]):
             IndexError, StoreDamagedError: as for one row.
         """
         picks, opened = [self._pick(index) for index in rows], self._opened.get()
-        facts = [opened.facts(pick.shard) for pick in picks]
+        stored = opened.stacked([(pick.shard, pick.place, pick.mirrored) for pick in picks], means=not self._draws)
+        by_shard = {shard: opened.facts(shard) for shard in {pick.shard for pick in picks}}
+        facts = [by_shard[pick.shard] for pick in picks]
         places = [pick.place for pick in picks]
-        stored = opened.stacked([(pick.shard, pick.place, pick.mirrored) for pick in picks])
         sizes = torch.from_numpy(
-            np.stack([fact.sizes_of(pick.place, pick.mirrored) for fact, pick in zip(facts, picks, strict=True)])
-        )
+            np.concatenate([fact.sizes_of(pick.place, pick.mirrored) for fact, pick in zip(facts, picks, strict=True)])
+        ).view(-1, 6)
         batch: LatentBatch = {
             "latents": self._latents(stored, picks),
             "row": torch.tensor([pick.draw.row for pick in picks]),
@@ -185,17 +188,22 @@ class LatentDataset(Dataset[LatentSample]):
                 f"flip: {self.folder} holds no mirrored images; pass flip=0.0, or write it with `latentcodec precompute --flip`"
             )
 
+    @property
+    def _draws(self) -> bool:
+        """Whether variances are needed."""
+        return self.sample or (self.augmentation is not None and self.augmentation.needs_deviation)
+
     def _pick(self, index: int | Draw) -> "_Pick":
-        draw = index if isinstance(index, Draw) else Draw(index, self.epoch)
-        draw = Draw(checked_index(int(draw.row), len(self)), draw.epoch)
+        row, epoch = index if isinstance(index, Draw) else (index, self.epoch)
+        draw = Draw(checked_index(int(row), len(self)), epoch)
         shard = bisect_right(self._ends, draw.row)
-        place = draw.row - (self._ends[shard] - self.manifest.shards[shard].rows)
-        return _Pick(draw, shard, place, self.flip > 0 and is_mirrored(self.seed, draw, self.flip))
+        mirrored = self.flip > 0 and is_mirrored(self.seed, draw, self.flip)
+        return _Pick(draw, shard, draw.row - self._starts[shard], mirrored)
 
     def _latents(
         self, stored: Float[Tensor, "rows stored height width"], picks: Sequence["_Pick"]
     ) -> Float[Tensor, "rows channels height width"]:
-        channels = self.manifest.settings.channels
+        channels = self._channels
         raw = stored[:, :channels].to(torch.float32)
         if self.sample:
             noises = torch.stack([noise(self.seed, pick.draw, raw.shape[1:]) for pick in picks])
@@ -209,7 +217,7 @@ class LatentDataset(Dataset[LatentSample]):
         stored: Float[Tensor, "rows stored height width"],
         picks: Sequence["_Pick"],
     ) -> Float[Tensor, "rows channels height width"]:
-        channels = self.manifest.settings.channels
+        channels = self._channels
         logvar = stored[:, channels:] if augmentation.needs_deviation else torch.zeros_like(stored[:, :channels])
         deviations = self.scaling.apply_to_deviation(torch.exp(0.5 * logvar.to(torch.float32)))
         seeds = [augmentation_seed(self.seed, pick.draw) for pick in picks]

@@ -51,22 +51,47 @@ class OpenShards:
         """One row of a shard as it is stored."""
         return self._shards.get(shard).row(row, flipped=mirrored)
 
-    def stacked(self, places: Sequence[tuple[int, int, bool]]) -> Float[Tensor, "rows stored height width"]:
+    def view(self, shard: int, row: int, mirrored: bool) -> Float[Tensor, "stored height width"]:
+        """The same, to be read at once and not kept: see `Shard.view`."""
+        return self._shards.get(shard).view(row, flipped=mirrored)
+
+    def stacked(
+        self, places: Sequence[tuple[int, int, bool]], *, means: bool
+    ) -> Float[Tensor, "rows stored height width"]:
         """Several rows: of each the shard, the row in it, and whether the mirrored one.
+
+        Args:
+            means: of moments the mean alone.
 
         Raises:
             ValueError: none, or of different shapes.
         """
-        rows = list(map(self._value, places) if self._fetchers is None else self._fetchers.map(self._value, places))
-        shapes = sorted({tuple(row.shape) for row in rows})
+        groups: dict[tuple[int, bool], list[int]] = {}
+        for position, (shard, _, mirrored) in enumerate(places):
+            groups.setdefault((shard, mirrored), []).append(position)
+        if self._fetchers is None:
+            pieces = [
+                piece
+                for (shard, mirrored), positions in groups.items()
+                for piece in self._gather(shard, [places[position][1] for position in positions], mirrored, means)
+            ]
+            order = [position for positions in groups.values() for position in positions]
+        else:
+            fetched = self._fetchers.map(lambda place: self._gather(place[0], [place[1]], place[2], means), places)
+            pieces = [piece for found in fetched for piece in found]
+            order = list(range(len(places)))
+        shapes = sorted({tuple(piece.shape[1:]) for piece in pieces})
         if len(shapes) != 1:
             raise ValueError(
                 f"a batch: expected rows of one shape, found {' and '.join(map(str, shapes)) or 'no rows'}"
             )
-        return torch.stack(rows)
+        stacked = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+        if order == sorted(order):
+            return stacked
+        return stacked.index_select(0, torch.tensor(order).argsort())
 
-    def _value(self, place: tuple[int, int, bool]) -> Tensor:
-        return self.values(*place)
+    def _gather(self, shard: int, rows: Sequence[int], mirrored: bool, means: bool) -> list[Tensor]:
+        return self._shards.get(shard).gather(rows, flipped=mirrored, means=means)
 
     @cached_property
     def _fetchers(self) -> ThreadPoolExecutor | None:

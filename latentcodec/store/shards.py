@@ -103,6 +103,7 @@ class Shard:
         self._map: mmap.mmap | None = self._open_map()
         if self._map is None and folder.size(entry.path) != entry.bytes:
             raise self._damaged(f"{entry.bytes} bytes", f"{folder.size(entry.path)}")
+        self._wholes: dict[bool, Tensor] = {}
         header, self._start = self._read_header()
         try:
             self._places = {name: _Place.of(fields) for name, fields in header.items() if name != "__metadata__"}
@@ -133,6 +134,32 @@ class Shard:
         shape = place.shape if self.entry.native else place.shape[1:]
         return self._values(place.dtype, offset, shape)
 
+    def view(self, index: int, *, flipped: bool = False) -> Latents:
+        """`row`, but in the memory of the mapped file where that can be: for whoever reads it at once and does not keep it."""
+        if self._map is None or self.entry.native or index < 0:
+            return self.row(index, flipped=flipped)
+        return self._whole(flipped)[index]  # which raises IndexError beyond the end
+
+    def gather(
+        self, rows: Sequence[int], *, flipped: bool = False, means: bool = False
+    ) -> list[Float[Tensor, "some channels height width"]]:
+        """Several rows in any order, in memory of their own: in one tensor if rows of this shard share their shape and the
+        file is mapped, else in one tensor for each.
+
+        Args:
+            means: of moments the mean alone.
+        """
+        halve = means and self._kind == "moments"
+        if self._map is None or self.entry.native:
+            found = [self.row(row, flipped=flipped)[None] for row in rows]
+            return [row.chunk(2, dim=1)[0] for row in found] if halve else found
+        whole, places = self._whole(flipped), torch.tensor(rows)  # out of range, index_select raises IndexError
+        if not halve:
+            return [whole.index_select(0, places)]
+        _, channels, height, width = whole.shape
+        halves = whole.view(-1, channels // 2, height, width)  # mean, logvar, mean, logvar, ...
+        return [halves.index_select(0, 2 * places)]
+
     def rows(self, start: int, stop: int, *, flipped: bool = False) -> Float[Tensor, "rows channels height width"]:
         """Rows `start` up to `stop` of a shard whose rows share their shape, in one read."""
         if self.entry.native:
@@ -144,6 +171,7 @@ class Shard:
 
     def close(self) -> None:
         """Give the file back. Rows that were read stay."""
+        self._wholes.clear()
         if self._map is not None:
             self._map.close()
 
@@ -200,6 +228,15 @@ class Shard:
         place = self._places[name]
         within = 0 if self.entry.native else index * (place.stop - place.start) // len(self)
         return place, self._start + place.start + within
+
+    def _whole(self, flipped: bool) -> Tensor:
+        """All rows of a mapped shard whose rows share their shape, where they lie."""
+        found = self._wholes.get(flipped)
+        if found is None:
+            place, offset = self._locate(0, flipped)
+            flat = torch.frombuffer(self._map, dtype=place.dtype, count=math.prod(place.shape), offset=offset)
+            found = self._wholes[flipped] = flat.reshape(place.shape)
+        return found
 
     def _values(self, dtype: torch.dtype, offset: int, shape: tuple[int, ...]) -> Tensor:
         count = math.prod(shape)
