@@ -1,7 +1,6 @@
 """What it takes to open a store with many rows and to read some of them, in a process that does nothing else."""
 
 import multiprocessing
-import resource
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from eval.memory import resident_peak
 from latentcodec.store.dataset import LatentDataset
 
 READS = 10_000
@@ -52,13 +52,3 @@ def open_and_read(store: Path) -> Opened:
     return Opened(
         rows, opened - began, before, memory_open, READS, time.perf_counter() - started, resident_peak()
     )  # fmt: skip
-
-
-def resident_peak() -> int:
-    """Bytes. On Linux from /proc: the peak that `getrusage` tells may be that of the process that started this one."""
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except FileNotFoundError:  # no Linux
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    (peak,) = [line for line in lines if line.startswith("VmHWM:")]
-    return int(peak.split()[1]) * 1024

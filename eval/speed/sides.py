@@ -1,7 +1,6 @@
 """A piece of work in its own process, so that neither side's memory, allocator or threads reach the other's."""
 
 import multiprocessing
-import resource
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 
 import torch
 
+from eval.memory import resident_peak
 from eval.pairing import Spread, synchronise
 
 Prepare = Callable[[], Callable[[], int]]
@@ -29,7 +29,8 @@ class Side:
     def __init__(self, prepare: Prepare, device: torch.device, threads: int | None = None) -> None:
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(prepare, device, threads, theirs), daemon=True)
+        # No daemon: those may not start processes, and a side may have a loader's. It ends when this end is closed.
+        self._process = context.Process(target=_serve, args=(prepare, device, threads, theirs))
         self._process.start()
         theirs.close()
         self._receive()  # ready
@@ -93,7 +94,7 @@ def _timed(work: Callable[[], int], device: torch.device) -> tuple[float, int]:
 def _memory(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # kibibytes on Linux
+    return resident_peak()
 
 
 @dataclass(frozen=True)
