@@ -71,22 +71,39 @@ def _place(image: Pixels, size: int, rng: np.random.Generator) -> np.ndarray:
     return rng.integers(0, np.array(image.shape[:2]) - size + 1)
 
 
-def auroc(normal: Scores, anomalous: Scores) -> float:
-    """Chance that one of the second scores is above one of the first; ties count half."""
-    above = (anomalous[:, None] > normal[None]).mean() + 0.5 * (anomalous[:, None] == normal[None]).mean()
-    return float(above)
+def auroc(normal: Scores, anomalous: Scores, *, paired: bool = False) -> float:
+    """Chance that one of the second scores is above one of the first; ties count half.
+
+    Args:
+        paired: score i of both is of the same image. No image is then compared with itself: that its defect raises its own
+            score is easier than to tell images apart, and is not asked.
+    """
+    return _mean_of_pairs(_in_order(normal, anomalous), np.ones(len(normal)), np.ones(len(anomalous)), paired)
 
 
-def auroc_interval(normal: Scores, anomalous: Scores, *, paired: bool, seed: int = 0) -> tuple[float, float]:
-    """Middle 95 % of AUROCs over images drawn with replacement; `paired`: both are of the same images, drawn together."""
+def auroc_interval(normal: Scores, anomalous: Scores, *, paired: bool = False, seed: int = 0) -> tuple[float, float]:
+    """Middle 95 % of AUROCs over images drawn with replacement; `paired`: both scores of an image are drawn together."""
     rng = np.random.default_rng(seed)
+    in_order = _in_order(normal, anomalous)
     values = []
     for _ in range(_RESAMPLES):
-        ones = rng.integers(0, len(normal), len(normal))
-        others = ones if paired else rng.integers(0, len(anomalous), len(anomalous))
-        values.append(auroc(normal[ones], anomalous[others]))
+        ones = rng.multinomial(len(normal), np.full(len(normal), 1 / len(normal)))
+        others = ones if paired else rng.multinomial(len(anomalous), np.full(len(anomalous), 1 / len(anomalous)))
+        values.append(_mean_of_pairs(in_order, ones, others, paired))
     low, high = np.quantile(values, (0.025, 0.975))
     return float(low), float(high)
+
+
+def _in_order(normal: Scores, anomalous: Scores) -> Float64[np.ndarray, "others ones"]:
+    """1 where the anomalous image scores higher, half where they are equal."""
+    return (anomalous[:, None] > normal[None]) + 0.5 * (anomalous[:, None] == normal[None])
+
+
+def _mean_of_pairs(in_order: np.ndarray, ones: np.ndarray, others: np.ndarray, paired: bool) -> float:
+    weights = np.outer(others, ones).astype(np.float64)
+    if paired:
+        np.fill_diagonal(weights, 0)
+    return float((weights * in_order).sum() / weights.sum())
 
 
 class MeanImage:
@@ -112,7 +129,7 @@ def row(
     }
     for way in normal:
         low, high = auroc_interval(normal[way], other[way], paired=paired)
-        result[way] = {"auroc": auroc(normal[way], other[way]), "low": low, "high": high}
+        result[way] = {"auroc": auroc(normal[way], other[way], paired=paired), "low": low, "high": high}
     return result
 
 

@@ -207,6 +207,8 @@ def test_auroc_is_the_share_of_pairs_in_order() -> None:
     normal, other = np.array([0.0, 1.0, 2.0]), np.array([1.0, 3.0])
     assert auroc(normal, other) == pytest.approx((1.5 + 3) / 6)
     assert auroc(normal, normal) == 0.5
+    assert auroc(normal, normal + 0.5, paired=True) == 0.5  # three above, three below; none with itself
+    assert auroc(normal, normal + 0.5) == pytest.approx(6 / 9)
     assert auroc(-normal, -other) == pytest.approx(1 - auroc(normal, other))
     low, high = auroc_interval(
         np.random.default_rng(0).normal(size=80), np.random.default_rng(1).normal(1, 1, 80), paired=False
