@@ -172,6 +172,12 @@ def image_bytes(number: int = 0, format: str = "PNG", size: tuple[int, int] = (4
     return buffer.getvalue() + bytes(number)  # trailing bytes make it another file
 
 
+def without_size(jpeg: bytes) -> bytes:
+    """A JPEG file whose header says 0 x 0 pixels."""
+    start = jpeg.index(b"\xff\xc0") + 5
+    return jpeg[:start] + bytes(4) + jpeg[start + 4 :]
+
+
 def captions(store: Path, outcome: Outcome) -> dict[str, tuple[str | None, int | None, Any]]:
     rows = [row for row, _, _ in rows_of(store, outcome.manifest)]
     return {row.id: (row.caption, row.label, json.loads(row.metadata or "null")) for row in rows}
@@ -227,14 +233,19 @@ def test_captions_in_columns_of_a_dataset(tmp_path: Path, codec: LatentCodec) ->
 # ---- what is left out
 
 
-def test_every_kind_of_bad_image_is_skipped_or_encoded_and_listed(tmp_path: Path, codec: LatentCodec) -> None:
+@pytest.mark.parametrize("workers", [0, 1])
+def test_every_kind_of_bad_image_is_skipped_or_encoded_and_listed(
+    tmp_path: Path, codec: LatentCodec, workers: int
+) -> None:
+    """In this process, and in one that decodes for it."""
     source = tmp_path / "source"
     source.mkdir()
     noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(noise).save(buffer, "JPEG")
     files: dict[str | bytes, bytes] = {
-        "corrupt.jpg": buffer.getvalue()[: len(buffer.getvalue()) // 2],
+        "corrupt.jpg": without_size(buffer.getvalue()),
+        "cut.jpg": buffer.getvalue()[: len(buffer.getvalue()) // 2],
         "empty.jpg": b"",
         "text.jpg": b"this is not an image",
         "one.png": image_bytes(size=(1, 1)),
@@ -248,22 +259,28 @@ def test_every_kind_of_bad_image_is_skipped_or_encoded_and_listed(tmp_path: Path
     for name, data in files.items():
         (source / os.fsdecode(name)).write_bytes(data)
     (source / "gone.png").symlink_to(source / "nowhere")
-    outcome = encode(source, tmp_path / "store", codec, part_images=3)
+    (source / "locked.png").write_bytes(image_bytes())
+    (source / "locked.png").chmod(0)
+    locked = not os.access(source / "locked.png", os.R_OK)  # an administrator may read it all the same
+    outcome = encode(source, tmp_path / "store", codec, part_images=3, workers=workers)
     listed = [json.loads(line) for line in (tmp_path / "store" / "skipped.jsonl").read_text().splitlines()]
     reasons = {line["id"]: line["reason"].partition(": ")[0] for line in listed}
     assert reasons == {
         "bomb.png": "too large",
         "corrupt.jpg": "damaged or truncated",
+        "cut.jpg": "damaged or truncated",
         "empty.jpg": "empty file",
         "gone.png": "cannot be opened",
+        **({"locked.png": "cannot be opened"} if locked else {}),
         "text.jpg": "unknown format",
     }
     assert list(reasons) == sorted(reasons)  # the source's order
     rows = {row.id: values for row, values, _ in rows_of(tmp_path / "store", outcome.manifest)}
-    assert rows.keys() == {"one.png", "cmyk.jpg", "deep.png", "same.jpg", "same.png", r"caf\xe9.png"}
+    encoded = {"one.png", "cmyk.jpg", "deep.png", "same.jpg", "same.png", r"caf\xe9.png"}
+    assert rows.keys() == (encoded if locked else {*encoded, "locked.png"})
     assert all(values.isfinite().all() for values in rows.values())
     assert outcome.manifest.skipped == {
-        "cannot be opened": 1, "damaged or truncated": 1, "empty file": 1, "too large": 1, "unknown format": 1,
+        "cannot be opened": 1 + locked, "damaged or truncated": 2, "empty file": 1, "too large": 1, "unknown format": 1,
     }  # fmt: skip
     data = (tmp_path / "store" / "skipped.jsonl").read_bytes()
     assert outcome.manifest.skipped_sha256 == hashlib.sha256(data).hexdigest()
