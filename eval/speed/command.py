@@ -2,7 +2,6 @@
 
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,9 @@ from PIL import Image
 
 from eval.images import ImageSet, source_name
 from eval.results import write_results
+from eval.speed import table
 from eval.speed.matrix import matrix_peak
-from eval.speed.rows import ROWS
+from eval.speed.rows import ROWS, rows_for
 from eval.speed.sides import compare
 from eval.speed.workloads import Task, network
 from latentcodec.arguments import Parser
@@ -49,32 +49,12 @@ def measure(options: Any, device: torch.device, peaks: dict[str, float]) -> Iter
                 for row in options.rows:
                     task = Task(options.vae, files, side, str(device), dtype, options.compile)
                     found = compare(*ROWS[row].sides(task), rounds=options.rounds, device=device)
-                    operations = ROWS[row].operations(config, side)
-                    record = {
-                        "row": row, "side": side, "dtype": name, "images": len(files), **asdict(found),
-                        "operations_per_image": operations,
-                        "share_of_matrix_peak": found.images_per_second.median * operations / peaks[name],
-                    }  # fmt: skip
-                    print(_line(record), flush=True)
+                    record = table.record(
+                        row, side, dtype, len(files), found, ROWS[row].operations(config, side), peaks[name],
+                        ROWS[row].parts(task, options.rounds),
+                    )  # fmt: skip
+                    print(table.line(record), flush=True)
                     yield record
-
-
-_HEADINGS = "".join(
-    (
-        f"{'':8}{'size':>6}{'type':>10}{'speed-up':>10}{'from':>7}{'to':>7}",
-        f"{'img/s':>9}{'plain':>9}{'peak':>7}{'GiB':>7}{'plain':>7}",
-    )
-)
-
-
-def _line(record: dict[str, Any]) -> str:
-    speedup = record["speedup"]
-    return (
-        f"{record['row']:8}{record['side']:6}{record['dtype']:>10}{speedup['median']:10.2f}{speedup['low']:7.2f}"
-        f"{speedup['high']:7.2f}{record['images_per_second']['median']:9.3f}"
-        f"{record['plain_images_per_second']['median']:9.3f}{record['share_of_matrix_peak']:7.0%}"
-        f"{record['peak_memory'] / 2**30:7.2f}{record['plain_peak_memory'] / 2**30:7.2f}"
-    )
 
 
 def main(arguments: list[str]) -> None:
@@ -82,7 +62,7 @@ def main(arguments: list[str]) -> None:
     parser = Parser(prog="eval speed", description="Speed against the plain way, both in turns; medians and quartiles.")
     parser.add_argument("--vae", type=str, default="sd-f8d4", help="a preset (random weights), or any VAE that loads")
     parser.add_argument("--data", type=str, default="procedural", help="source of the images")
-    parser.add_argument("--rows", type=list[str], default=list(ROWS), help=f"which of {', '.join(ROWS)}")
+    parser.add_argument("--rows", type=list[str] | None, default=None, help=f"which of {', '.join(ROWS)}")
     parser.add_argument("--sizes", type=list[int], default=[512], help="sides in pixels")
     parser.add_argument("--images", type=int, default=4, help="images in a round")
     parser.add_argument("--rounds", type=int, default=5)
@@ -98,9 +78,14 @@ def main(arguments: list[str]) -> None:
         options.dtypes = list(
             dict.fromkeys(str(dtype).removeprefix("torch.") for dtype in (fastest_dtype(device), torch.float32))
         )
-    print(_HEADINGS)
+    if options.rows is None:
+        options.rows = rows_for(options.vae)
+    if unknown := [row for row in options.rows if row not in ROWS]:
+        parser.error(f"--rows: expected {', '.join(ROWS)}, found {', '.join(unknown)}")
+    print(table.HEADINGS)
     peaks: dict[str, float] = {}
     rows = list(measure(options, device, peaks))
+    print(table.machine(device, peaks))
     if options.json is not None:
         settings = {key: value for key, value in options.as_dict().items() if key not in ("json", "vae", "data")}
         settings |= {"vae": Path(options.vae).name, "data": source_name(options.data), "matrix_peak": peaks}

@@ -5,6 +5,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from eval.speed.bitstream import (
+    compress_files,
+    compress_plainly,
+    decompress_files,
+    decompress_plainly,
+    parts_of_compressing,
+    parts_of_decompressing,
+)
 from eval.speed.sides import Prepare
 from eval.speed.store import encode_in_memory, precompute_files, script_files
 from eval.speed.workloads import (
@@ -15,7 +23,14 @@ from eval.speed.workloads import (
     encode_files,
     encode_files_plainly,
 )
+from latentcodec.bitstream.model import has_model
 from latentcodec.vae.cost import vae_cost
+from latentcodec.vae.presets import PRESETS
+
+
+def no_parts(task: Task, rounds: int) -> dict[str, float]:
+    """For rows of one piece."""
+    return {}
 
 
 @dataclass(frozen=True)
@@ -26,6 +41,10 @@ class Row:
     plain: Callable[[Task], Work]
     operations: Callable[[Mapping[str, Any], int], float]
     """Arithmetic operations for one image of a side, two for a multiply-accumulate."""
+    parts: Callable[[Task, int], dict[str, float]] = no_parts
+    """Further figures of our side, from so many rounds; see `eval.speed.table.WORDS`."""
+    prepared: bool = False
+    """It takes a VAE that was prepared for the bitstream."""
 
     def sides(self, task: Task) -> tuple[Prepare, Prepare]:
         """Both, ready to be sent to a process."""
@@ -47,4 +66,12 @@ ROWS: dict[str, Row] = {
     "decode": Row(decode_latents, decode_latents_plainly, decoding),
     "store": Row(precompute_files, script_files, encoding),
     "overlap": Row(precompute_files, encode_in_memory, encoding),
+    "compress": Row(compress_files, compress_plainly, encoding, parts_of_compressing, prepared=True),
+    "decompress": Row(decompress_files, decompress_plainly, decoding, parts_of_decompressing, prepared=True),
 }
+
+
+def rows_for(vae: str) -> list[str]:
+    """Names of those that can be measured with a VAE. A preset's random weights were not prepared for anything."""
+    prepared = vae not in PRESETS and has_model(vae)
+    return [name for name, row in ROWS.items() if prepared or not row.prepared]

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from eval.speed.workloads import Task, Work, network
+from eval.speed.workloads import Task, Work, network, plain_pixels
 from latentcodec.images.decode import decode_image
 from latentcodec.images.pixels import to_tensor
 from latentcodec.images.sources import open_source
@@ -71,9 +71,7 @@ def script_files(task: Task) -> Work:
     def work() -> int:
         with empty_folder(task) as folder:
             for file in files:
-                pixels = torch.from_numpy(np.array(Image.open(file).convert("RGB"))).permute(2, 0, 1)[None]
-                image = pixels.to(task.device).float() / 127.5 - 1
-                latents = vae.encode(image).latent_dist.sample() * vae.config.scaling_factor
+                latents = vae.encode(plain_pixels(file, task.device)).latent_dist.sample() * vae.config.scaling_factor
                 np.save(folder / f"{file.stem}.npy", latents[0].cpu().numpy())
             return len(list(folder.iterdir()))
 

@@ -46,6 +46,12 @@ class Task:
         return LatentCodec.for_machine(network(self.vae), dtype=self.dtype, device=self.device, compile=self.compile)
 
 
+def plain_pixels(file: Path, device: str) -> torch.Tensor:
+    """float32 [1, 3, height, width] in [-1, 1], as scripts read it."""
+    pixels = torch.from_numpy(np.array(Image.open(file).convert("RGB"))).permute(2, 0, 1)[None]
+    return pixels.to(device).float() / 127.5 - 1
+
+
 def encode_files(task: Task) -> Work:
     """Files to latents through the library."""
     codec = task.codec()
@@ -60,8 +66,7 @@ def encode_files_plainly(task: Task) -> Work:
     def work() -> int:
         latents = []
         for file in task.files:
-            pixels = torch.from_numpy(np.array(Image.open(file).convert("RGB"))).permute(2, 0, 1)[None]
-            image = pixels.to(task.device).float() / 127.5 - 1
+            image = plain_pixels(file, task.device)
             latents.append(vae.encode(image).latent_dist.mean * vae.config.scaling_factor)
         return len(latents)
 

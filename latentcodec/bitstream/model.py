@@ -88,6 +88,15 @@ def model_files(vae: Path) -> tuple[Path, Path]:
     return stem.with_name(f"{stem.name}.safetensors"), stem.with_name(f"{stem.name}.json")
 
 
+def has_model(vae: str | Path) -> bool:
+    """Whether a VAE, named as for `load_vae`, was prepared.
+
+    Raises:
+        VAELoadError: there is no such VAE.
+    """
+    return find_beside(vae, f"{NAME}.json") is not None
+
+
 def load_model(vae: str | Path, vae_fingerprint: str) -> BitstreamModel:
     """Read the model that belongs to a VAE, named as for `load_vae`, and check it.
 
