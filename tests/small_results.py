@@ -28,6 +28,8 @@ from eval.reconstruct.published import published_tables
 from eval.reconstruct.summary import differences, summarise
 from eval.results import write_results
 from eval.rows import ImageRow, rows_path, write_rows
+from eval.speed import table
+from eval.speed.sides import Comparison
 
 HOSTILE_IMAGE = '"><img src=x onerror=alert(1)>'
 HOSTILE_CODEC = "</script><script>document.title='owned'</script><!--"
@@ -166,17 +168,19 @@ def _latents_row(name: str, model: PoolingModel, parts: Callable[[], Any], sheet
     }  # fmt: skip
 
 
+def spread(median: float) -> Spread:
+    """Some rounds about a median."""
+    return Spread(median, 0.9 * median, 1.1 * median, 5)
+
+
 def _speed(path: Path) -> Path:
-    spread = {
-        name: Spread(median, 0.9 * median, 1.1 * median, 5).as_dict()
-        for name, median in (("a", 2.5), ("b", 4.0), ("c", 1.6))
-    }
-    row = {
-        "row": f"encode {HOSTILE_VAE}", "side": 512, "dtype": "bfloat16", "images": 4, "speedup": spread["a"],
-        "images_per_second": spread["b"], "plain_images_per_second": spread["c"], "peak_memory": 2**30,
-        "plain_peak_memory": 2**31, "operations_per_image": 1e9, "share_of_matrix_peak": 0.42,
-    }  # fmt: skip
-    write_results(
-        path, "speed", {"matrix_peak": {"bfloat16": 1e12}}, [row, {**row, "row": "decode", "speedup": spread["c"]}], CPU
-    )
+    """Rows as `python -m eval speed` and `python -m train benchmark` write them."""
+    parts = {"network_share": 0.7, "coder_share": 0.05, "symbols_per_second": 2e6, "bytes_ratio": 0.4}
+    faster = Comparison(spread(2.5), spread(4.0), spread(1.6), 2**30, 2**31)
+    slower = Comparison(spread(0.6), spread(1.0), spread(1.6), 2**30, 2**31)
+    rows = [
+        table.record(f"encode {HOSTILE_VAE}", 512, torch.bfloat16, 4, faster, 1e9, 1e10),
+        table.record("compress", 512, torch.bfloat16, 4, slower, 1e9, 1e10, parts),
+    ]
+    write_results(path, "speed", {"matrix_peak": {"bfloat16": 1e10}}, rows, CPU)
     return path

@@ -300,6 +300,20 @@ def test_pictures_that_are_gone_are_told(
     assert len(shown) == 2 * 3 - 1
 
 
+def test_speed_of_one_machine_stands_in_one_table(small: SmallResults, tmp_path: Path) -> None:
+    record = json.loads(small.speed.read_text())
+    for name, device in (("encode", record["device"]), ("train-step", record["device"]), ("elsewhere", "another")):
+        (tmp_path / f"{name}.json").write_text(json.dumps({**record, "device": device}))
+    write_report([tmp_path], tmp_path / "page.html")
+    elsewhere, here = Document((tmp_path / "page.html").read_text("utf-8")).content["speed"]
+    assert (len(elsewhere["rows"]), len(here["rows"])) == (2, 4)
+    assert elsewhere["title"].startswith("another; ")
+    expected = "Matrix peak in encode: bfloat16 0.01 Tera-operations/s. Matrix peak in train-step: "
+    assert expected in here["protocol"]
+    assert f"torch {record['versions']['torch']}" in here["protocol"]
+    assert here["rows"][:2] == record["rows"]
+
+
 def test_other_measurements_become_plain_tables(tmp_path: Path) -> None:
     record = {
         "kind": "tiling",

@@ -107,9 +107,12 @@ def test_it_opens_from_disk_and_asks_for_nothing(browser: Any, file: Path, capsy
     began = time.perf_counter()
     opened = Opened(browser, file, **DESKTOP)
     seconds = time.perf_counter() - began
-    marks = opened.page.evaluate(
-        "performance.getEntriesByType('mark').map(mark => [mark.name, Math.round(mark.startTime)])"
+    marks = dict(
+        opened.page.evaluate(
+            "performance.getEntriesByType('mark').map(mark => [mark.name, Math.round(mark.startTime)])"
+        )
     )
+    assert marks["latentcodec-ready"] < 2000, "all but the pictures"
     for place in ("#section-2", "#section-5", "footer"):
         opened.settled(lambda place=place: opened.page.locator(place).scroll_into_view_if_needed())
     assert [url for url in opened.requests if not url.startswith(("data:", file.as_uri()))] == []
@@ -120,7 +123,7 @@ def test_it_opens_from_disk_and_asks_for_nothing(browser: Any, file: Path, capsy
     blocked = opened.page.evaluate("() => fetch('https://example.com/').then(() => 'reached', () => 'refused')")
     assert blocked == "refused", "and its policy would not let it"
     with capsys.disabled():
-        print(f"\nopened in {seconds:.2f} s; in the page, ms: {dict(marks)}")
+        print(f"\nopened in {seconds:.2f} s; in the page, ms: {marks}")
     opened.context.close()
 
 
@@ -303,6 +306,16 @@ def test_tables_sort_by_mouse_and_keys(desktop: Opened) -> None:
     assert len(column()) == len(unsorted) // 3
     desktop.page.locator("#section-4").get_by_label("Codec").select_option(label="jpeg")
     assert len(column()) == 3
+
+
+def test_speed_says_what_the_rows_have(desktop: Opened) -> None:
+    table = desktop.page.get_by_role("table", name="Speed")
+    headings = table.get_by_role("columnheader").all_inner_texts()
+    assert [heading.strip() for heading in headings[-4:]] == ["Network", "Entropy coder", "Msymbols/s", "Bytes"]
+    encode, compress = table.locator("tbody tr").all_inner_texts()
+    assert encode.split()[-4:] == ["–"] * 4
+    assert "0.60×" in compress
+    assert compress.split()[-7:] == ["70", "%", "5.0", "%", "2.00", "40", "%"]
 
 
 def test_the_keyboard_reaches_everything_in_order(desktop: Opened) -> None:

@@ -1,30 +1,30 @@
-"""Step time of the trainer, paired: against a bare hand-written loop, and with each of its switches on and off.
+"""The train step's rows of the speed table: against a bare hand-written loop, and with each of the trainer's switches.
 
-`python -m train benchmark --preset NAME` alternates steps of both sides in one process; the figure is the median of their
-ratios, between its quartiles. Each switch runs in a process of its own, whose peak memory is its own.
+`python -m train benchmark --preset NAME`. The rows, the table and the file are those of `python -m eval speed`, whose report
+page shows them together; they are measured from here because `eval` knows nothing of `train`. Each side works in a process of
+its own, a step at a time, in turns.
 """
 
 import dataclasses
 import itertools
-import json
-import resource
-import statistics
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from diffusers import AutoencoderKL
 
-from eval.pairing import Paired, paired
-from eval.provenance import provenance
+from eval.images import source_name
+from eval.results import write_results
+from eval.speed import table
+from eval.speed.matrix import matrix_peak
+from eval.speed.sides import Prepare, compare
 from latentcodec.arguments import Parser
 from latentcodec.images.pixels import normalize
 from latentcodec.vae.presets import build_vae
 from train.config import TrainConfig, load_preset
+from train.cost import training_cost
 from train.data import Batch, training_loader
 from train.health import Meter
 from train.launch import make_accelerator
@@ -41,19 +41,25 @@ SWITCHES: dict[str, dict[str, Any]] = {
     "gradient_checkpointing": {"gradient_checkpointing": True},
     "compile": {"compile": True},
 }
-"""Each row of the table: settings that differ from the config's."""
+"""Settings that differ from the config's, each for a row of its own."""
 
-Step = Callable[[], None]
+Step = Callable[[], int]
+"""One update; returns its images."""
 
 
-def trainer_step(config: TrainConfig, accelerator: Accelerator, batch: Batch | None = None) -> Step:
-    """The trainer's own step with its schedule, clipping, meters and EMA; on its loader's batches, or on `batch` for ever."""
+def trainer_step(config: TrainConfig, *, loader: bool = False) -> Step:
+    """The trainer's own step with its schedule, clipping, meters and EMA: on the first batch of its loader for ever, or with
+    `loader` on all that its loader gives, which is decoded meanwhile."""
+    accelerator = make_accelerator(config)
     run = build_run(config, accelerator)
-    batches = itertools.repeat(batch) if batch is not None else loader_batches(config, run.vae, accelerator)
+    batches = loader_batches(config, run.vae, accelerator)
+    if not loader:
+        batches = itertools.repeat(next(batches))
     meter = Meter()
 
-    def step() -> None:
+    def step() -> int:
         train_step(run, batches, plan_step(config, run.state.step), meter)
+        return config.batch_size
 
     return step
 
@@ -65,9 +71,12 @@ def loader_batches(config: TrainConfig, vae: AutoencoderKL, accelerator: Acceler
     return iter(loader)
 
 
-def bare_step(config: TrainConfig, device: torch.device, batch: Batch) -> Step:
+def bare_step(config: TrainConfig) -> Step:
     """A loop as one would write it by hand: same network, losses, batch and precision, one batch already on the device."""
+    accelerator = make_accelerator(config)
+    device = accelerator.device
     vae = build_vae(config.model.preset).to(device)
+    batch = next(loader_batches(config, vae, accelerator))
     if config.channels_last:
         vae.to(memory_format=torch.channels_last)
     perceptual = None
@@ -76,7 +85,7 @@ def bare_step(config: TrainConfig, device: torch.device, batch: Batch) -> Step:
     optimizer = torch.optim.AdamW(vae.parameters(), lr=1e-4, betas=config.optimizer.betas)
     images, noise = normalize(batch.images.to(device)), batch.noise.to(device)
 
-    def step() -> None:
+    def step() -> int:
         with autocast(device, config.mixed_precision):
             posterior = vae.encode(images).latent_dist
             output = vae.decode(posterior.mean + posterior.std * noise).sample
@@ -85,48 +94,19 @@ def bare_step(config: TrainConfig, device: torch.device, batch: Batch) -> Step:
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
+        return config.batch_size
 
     return step
 
 
-def _summary(times: Paired, batch: int) -> dict[str, float]:
-    ours = statistics.median(times.ours)
-    return {"seconds_per_step": ours, "images_per_second": batch / ours, **times.ratio().as_dict()}
-
-
-def _peak_memory_gib(device: torch.device) -> float:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-
-
-def against_bare_loop(config: TrainConfig, rounds: int, *, loader: bool) -> dict[str, float]:
-    """Ratio of the trainer's step to the bare loop's; above 1 the trainer is slower. With `loader`, it decodes its images."""
-    accelerator = make_accelerator(config)
-    first = next(loader_batches(config, build_vae(config.model.preset), accelerator))
-    ours = trainer_step(config, accelerator, None if loader else first)
-    bare = bare_step(config, accelerator.device, first)
-    return _summary(paired(ours, bare, rounds=rounds, device=accelerator.device), config.batch_size)
-
-
-def against_default(config: TrainConfig, switch: str, rounds: int) -> dict[str, float]:
-    """Ratio of the step with one switch to the config's own, and the peak memory of the process with the switch alone."""
-    accelerator = make_accelerator(config)
-    switched = trainer_step(dataclasses.replace(config, **SWITCHES[switch]), accelerator)
-    switched()
-    switched()
-    memory = _peak_memory_gib(accelerator.device)
-    default = trainer_step(config, accelerator)
-    times = paired(switched, default, rounds=rounds, device=accelerator.device)
-    return _summary(times, config.batch_size) | {"peak_memory_gib": memory}
-
-
-def _in_own_process(arguments: list[str]) -> dict[str, float]:
-    command = [sys.executable, "-m", "train", "benchmark", *arguments]
-    finished = subprocess.run(command, capture_output=True, text=True, check=False)
-    if finished.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed:\n{finished.stderr[-2000:]}")
-    return json.loads(finished.stdout.splitlines()[-1])
+def comparisons(config: TrainConfig, switches: list[str]) -> Iterator[tuple[str, TrainConfig, Prepare, Prepare]]:
+    """Each row's name and config, and its two sides."""
+    trainer, bare = partial(trainer_step, config), partial(bare_step, config)
+    yield "train step / bare loop", config, trainer, bare
+    yield "with its loader / bare loop", config, partial(trainer_step, config, loader=True), bare
+    for switch in switches:
+        switched = dataclasses.replace(config, **SWITCHES[switch])
+        yield f"{switch} / default", switched, partial(trainer_step, switched), trainer
 
 
 def main(arguments: list[str]) -> None:
@@ -135,28 +115,30 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--preset", type=str, default="tiny", help="preset of train/presets")
     parser.add_argument("--overrides", type=list[str], default=[], help="settings: --overrides [--batch_size=8]")
     parser.add_argument("--rounds", type=int, default=25, help="steps of either side")
-    parser.add_argument("--switches", type=list[str], default=list(SWITCHES))
-    parser.add_argument("--only", type=str | None, default=None, help="internal: one switch, as a line of JSON")
+    parser.add_argument("--switches", type=list[str], default=list(SWITCHES), help=f"some of {', '.join(SWITCHES)}")
     parser.add_argument("--json", type=str | None, default=None, help="file to write")
     options = parser.parse(arguments)
+    if unknown := [switch for switch in options.switches if switch not in SWITCHES]:
+        parser.error(f"--switches: expected {', '.join(SWITCHES)}, found {', '.join(unknown)}")
     config = load_preset(options.preset, *options.overrides, "--out", "out/benchmark")
-    if options.only is not None:
-        print(json.dumps(against_default(config, options.only, options.rounds)))
-        return
-    rows = {
-        "trainer / bare loop": against_bare_loop(config, options.rounds, loader=False),
-        "with its loader / bare loop": against_bare_loop(config, options.rounds, loader=True),
-    }
-    for switch in options.switches:
-        rows[f"{switch} / default"] = _in_own_process([*arguments, "--only", switch])
-    print(f"{'':32}{'ratio':>8}{'from':>8}{'to':>8}{'img/s':>9}{'peak GiB':>10}")
-    for name, row in rows.items():
-        peak = f"{row['peak_memory_gib']:10.2f}" if "peak_memory_gib" in row else ""
-        print(f"{name:32}{row['median']:8.3f}{row['low']:8.3f}{row['high']:8.3f}{row['images_per_second']:9.2f}{peak}")
+    device = make_accelerator(config).device
+    operations = 2e9 * training_cost(config).gmac_per_image
+    peaks: dict[str, float] = {}
+    rows: list[dict[str, Any]] = []
+    print(table.HEADINGS)
+    for name, own, ours, plain in comparisons(config, options.switches):
+        dtype = torch.bfloat16 if own.mixed_precision == "bf16" else torch.float32
+        type_name = str(dtype).removeprefix("torch.")
+        if type_name not in peaks:
+            peaks[type_name] = matrix_peak(device, dtype)
+        found = compare(ours, plain, rounds=options.rounds, device=device, warm_up=2)
+        rows.append(table.record(name, own.data.crop, dtype, own.batch_size, found, operations, peaks[type_name]))
+        print(table.line(rows[-1]), flush=True)
+    print(table.machine(device, peaks))
     if options.json is not None:
-        record = {
-            "rows": rows,
-            "config": config.as_dict(),
-            **provenance("cuda" if torch.cuda.is_available() else "cpu"),
-        }
-        Path(options.json).write_text(json.dumps(record, indent=1) + "\n")
+        sources = config.data.source if isinstance(config.data.source, dict) else [config.data.source]
+        settings = {
+            "preset": options.preset, "network": config.model.preset, "loss": config.loss.weights, "rounds": options.rounds,
+            "data": [source_name(source) for source in sources], "workers": config.data.workers, "matrix_peak": peaks,
+        }  # fmt: skip
+        write_results(options.json, "speed", settings, rows, device)

@@ -29,7 +29,7 @@ def page_content(files: Sequence[ResultFile], gallery: Gallery, choice: Choice) 
     with _named(files, "latents"):
         latents = [_latents(file, gallery, choice, missing) for file in files if file.kind == "latents"]
     with _named(files, "speed"):
-        speed = [_plain(file) for file in files if file.kind == "speed"]
+        speed = _speed([file for file in files if file.kind == "speed"])
     other = [_plain(file) for file in files if file.kind not in ("reconstruct", "rate", "latents", "speed")]
     names = dict.fromkeys(
         metric
@@ -109,24 +109,51 @@ def _plain(file: ResultFile) -> Json:
     return {
         "title": file.name,
         "protocol": _sentence(file.record),
-        "rows": [_flat(row, file.kind != "speed") for row in rows],
+        "rows": [_flat(row) for row in rows],
     }
 
 
-def _flat(row: Any, deep: bool) -> Json:
+def _flat(row: Any) -> Json:
     """Nested records as `outer inner`."""
     if not isinstance(row, dict):
         return {"value": row}
-    if not deep:
-        return row
     flat: Json = {}
     for key, value in row.items():
         flat |= (
-            {f"{key} {inner}": found for inner, found in _flat(value, True).items()}
+            {f"{key} {inner}": found for inner, found in _flat(value).items()}
             if isinstance(value, dict)
             else {key: value}
         )
     return flat
+
+
+def _speed(files: Sequence[ResultFile]) -> list[Json]:
+    """A table for each machine: the rows of all files that were measured there, whichever command measured them."""
+    machines: dict[str, list[ResultFile]] = {}
+    for file in files:
+        machines.setdefault(_sentence(file.record), []).append(file)
+    return [
+        {
+            "title": machine,
+            "protocol": ". ".join([machine, *dict.fromkeys(_peaks(file) for file in of), _versions(of)]),
+            "rows": [row for file in of for row in file.record["rows"]],
+        }
+        for machine, of in machines.items()
+    ]
+
+
+def _peaks(file: ResultFile) -> str:
+    """The rates that shares are of."""
+    peaks = file.record["settings"]["matrix_peak"]
+    rates = ", ".join(f"{name} {rate / 1e12:.3g}" for name, rate in peaks.items())
+    return f"Matrix peak in {file.name}: {rates} Tera-operations/s"
+
+
+def _versions(files: Sequence[ResultFile]) -> str:
+    """Of what computes."""
+    used = ("torch", "diffusers", "accelerate")
+    found = [(name, file.record["versions"].get(name)) for name in used for file in files]
+    return ", ".join(f"{name} {version}" for name, version in dict.fromkeys(found) if version is not None)
 
 
 def _sentence(record: Json) -> str:

@@ -35,6 +35,7 @@ function latentPictures(measured) {
           row.pictures[place] && row.pictures[place].latents,
           row.vae,
           `latents of ${entry.image} in ${row.vae}`,
+          "pixels",
         ),
       ),
     ),
@@ -52,8 +53,8 @@ function latentPictures(measured) {
   ];
 }
 
-function latentPicture(index, caption, description) {
-  const image = h("img", { alt: description, class: "pixels" });
+function latentPicture(index, caption, description, look = null) {
+  const image = h("img", { alt: description, class: look });
   const frame = h("figure", {}, image, h("figcaption", {}, caption));
   if (index === null || index === undefined) return frame;
   const watch = new IntersectionObserver(

@@ -1,5 +1,18 @@
 // Speed against the plain way, and figures of other kinds as they are.
 
+/** Further figures that some rows have, of our side. */
+const PARTS = [
+  { key: "network_share", title: "Network", hint: "share of the time", text: (share) => percent(share) },
+  { key: "coder_share", title: "Entropy coder", hint: "share of the time", text: (share) => percent(share, 1) },
+  {
+    key: "symbols_per_second",
+    title: "Msymbols/s",
+    hint: "of the entropy coder alone, in millions",
+    text: (rate) => fixed(rate / 1e6, 2),
+  },
+  { key: "bytes_ratio", title: "Bytes", hint: "of our files over the plain way's", text: (ratio) => percent(ratio) },
+];
+
 function speedSection(measured) {
   const rows = measured.rows;
   const most = Math.max(...rows.map((row) => row.speedup.high), 1);
@@ -57,6 +70,13 @@ function speedSection(measured) {
     },
     { title: "Memory", ...memory("peak_memory") },
     { title: "plain", ...memory("plain_peak_memory") },
+    ...PARTS.filter(({ key }) => rows.some((row) => key in row)).map(({ key, title, hint, text }) => ({
+      title,
+      hint,
+      numeric: true,
+      value: (row) => row[key] ?? null,
+      cell: (row) => (key in row ? text(row[key]) : "–"),
+    })),
   ];
   return [h("p", { class: "note" }, measured.protocol), sortableTable({ caption: "Speed", columns, rows }).element];
 }
