@@ -69,6 +69,8 @@ class Side:
 
 
 def _serve(prepare: Prepare, device: torch.device, threads: int | None, connection: Connection) -> None:
+    # What it starts itself, the workers of a loader say, begins as in any program, not as this process did.
+    multiprocessing.set_start_method(None, force=True)
     if threads is not None:
         torch.set_num_threads(threads)
     try:
