@@ -52,6 +52,12 @@ def _augment(arguments: list[str]) -> None:
     main(arguments)
 
 
+def _showcase(arguments: list[str]) -> None:
+    from eval.showcase import main
+
+    main(arguments)
+
+
 def _tiling(arguments: list[str]) -> None:
     from eval.tiling import main
 
@@ -73,6 +79,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "tiling": _tiling,
     "augment": _augment,
     "anomaly": _anomaly,
+    "showcase": _showcase,
     "reading": _reading,
     "report": _report,
 }
