@@ -130,7 +130,9 @@ def test_killed_while_a_checkpoint_is_being_written(tmp_path: Path) -> None:
         assert newest is not None
         state = small_state(0)
         load_checkpoint(state, newest)
-        torch.testing.assert_close(state.networks["vae"].weight, small_state(state.step).networks["vae"].weight, rtol=0, atol=0)
+        torch.testing.assert_close(
+            state.networks["vae"].weight, small_state(state.step).networks["vae"].weight, rtol=0, atol=0
+        )
         survived.append(state.step)
         save(small_state(state.step + 1), folder)  # what was left behind is not in the way
     assert max(survived) > 1
