@@ -3,6 +3,8 @@
 import sys
 from collections.abc import Callable
 
+from latentcodec.arguments import is_own_error
+
 
 def _speed(arguments: list[str]) -> None:
     from eval.speed.command import main
@@ -94,31 +96,11 @@ def main(arguments: list[str]) -> int:
     try:
         command(arguments[1:])
     except Exception as error:
-        if isinstance(error, _named_errors()):
+        if is_own_error(error, "latentcodec", "eval"):
             print(f"eval: {type(error).__name__}: {error}", file=sys.stderr)
             return 1
         raise
     return 0
-
-
-def _named_errors() -> tuple[type[Exception], ...]:
-    from eval.labels import LabelError
-    from eval.latents.measure import LatentsError
-    from eval.perceptual import BackboneFormatError, BackboneUnavailableError
-    from eval.rate.codec import RateError
-    from eval.reconstruct.evaluate import EvaluationError
-    from eval.report.inputs import ReportError
-    from eval.rows import RowsError
-    from eval.symbols.general import SymbolsError
-    from latentcodec.bitstream.errors import BitstreamError
-    from latentcodec.images.decode import BrokenImageError
-    from latentcodec.images.sources import SourceError
-    from latentcodec.vae.loading import VAELoadError
-
-    return (
-        BackboneFormatError, BackboneUnavailableError, BitstreamError, BrokenImageError, EvaluationError, LabelError,
-        LatentsError, RateError, ReportError, RowsError, SourceError, SymbolsError, VAELoadError,
-    )  # fmt: skip
 
 
 if __name__ == "__main__":

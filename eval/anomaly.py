@@ -15,6 +15,7 @@ from jaxtyping import Float64, UInt8
 from PIL import Image, ImageDraw, ImageFilter
 from tqdm import tqdm
 
+from eval.bootstrap import Bootstrap
 from eval.images import ImageSet
 from eval.results import write_results
 from latentcodec.anomaly.detector import Detector, fit
@@ -23,8 +24,6 @@ from latentcodec.codec import LatentCodec
 
 Pixels = UInt8[np.ndarray, "height width 3"]
 Scores = Float64[np.ndarray, " _"]
-
-_RESAMPLES = 2000
 
 
 def scratch(image: Pixels, size: int, other: Pixels, rng: np.random.Generator) -> Pixels:
@@ -81,16 +80,19 @@ def auroc(normal: Scores, anomalous: Scores, *, paired: bool = False) -> float:
     return _mean_of_pairs(_in_order(normal, anomalous), np.ones(len(normal)), np.ones(len(anomalous)), paired)
 
 
-def auroc_interval(normal: Scores, anomalous: Scores, *, paired: bool = False, seed: int = 0) -> tuple[float, float]:
-    """Middle 95 % of AUROCs over images drawn with replacement; `paired`: both scores of an image are drawn together."""
-    rng = np.random.default_rng(seed)
+def auroc_interval(normal: Scores, anomalous: Scores, *, paired: bool = False) -> tuple[float, float]:
+    """Middle of the AUROCs, as `Bootstrap` says, over images drawn with replacement; `paired`: both scores of an image are
+    drawn together."""
+    bootstrap = Bootstrap()
+    rng = np.random.default_rng(bootstrap.seed)
     in_order = _in_order(normal, anomalous)
     values = []
-    for _ in range(_RESAMPLES):
+    for _ in range(bootstrap.resamples):
         ones = rng.multinomial(len(normal), np.full(len(normal), 1 / len(normal)))
         others = ones if paired else rng.multinomial(len(anomalous), np.full(len(anomalous), 1 / len(anomalous)))
         values.append(_mean_of_pairs(in_order, ones, others, paired))
-    low, high = np.quantile(values, (0.025, 0.975))
+    outside = (1 - bootstrap.confidence) / 2
+    low, high = np.quantile(values, (outside, 1 - outside))
     return float(low), float(high)
 
 

@@ -7,7 +7,8 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
+
+from latentcodec.images.save import save_png
 
 _UNSAFE = re.compile(r"[^\w.-]", flags=re.ASCII)
 _LONGEST = 100
@@ -34,8 +35,7 @@ class PictureFolder:
         return self._save(self.folder / file_name(codec) / file_name(setting) / f"{file_name(image)}.png", pixels)
 
     def _save(self, path: Path, pixels: UInt8[np.ndarray, "height width 3"]) -> str:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels).save(path)
+        save_png(pixels, path)
         return Path(os.path.relpath(path, self._from)).as_posix()
 
 

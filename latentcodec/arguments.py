@@ -22,6 +22,11 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     return matches[0] if matches else None
 
 
+def is_own_error(error: Exception, *packages: str) -> bool:
+    """Whether an error explains itself to who typed a command: its class is one of these packages' own."""
+    return type(error).__module__.partition(".")[0] in packages
+
+
 def _underscored(argument: str) -> str:
     """`--some-flag=a-value` as `--some_flag=a-value`; what is no such flag, as it is."""
     flag, equals, value = argument.partition("=")

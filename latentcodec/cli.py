@@ -18,7 +18,7 @@ import docstring_parser
 from jsonargparse import ActionYesNo, DefaultHelpFormatter
 
 from latentcodec import __version__
-from latentcodec.arguments import Parser
+from latentcodec.arguments import Parser, is_own_error
 from latentcodec.commands import Finding
 from latentcodec.commands.anomaly import fit_anomaly, score_anomaly
 from latentcodec.commands.augment import augment_images
@@ -128,7 +128,7 @@ def _chosen(parsed: Any) -> tuple[Callable[..., None], Any]:
 
 def is_named_error(error: Exception) -> bool:
     """Whether `error` explains itself: one of this package's own classes, or a missing or unreadable file."""
-    return isinstance(error, OSError) or type(error).__module__.partition(".")[0] == "latentcodec"
+    return isinstance(error, OSError) or is_own_error(error, "latentcodec")
 
 
 def main(arguments: list[str] | None = None) -> int:

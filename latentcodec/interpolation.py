@@ -11,6 +11,7 @@ from torch import Tensor
 from latentcodec.codec import LatentCodec
 from latentcodec.images.geometry import center_crop, resize
 from latentcodec.latents import Latents, Pictures
+from latentcodec.store.preprocessing import cover
 
 Distance = Callable[[np.ndarray, np.ndarray], float]
 """Between two images, uint8 HWC."""
@@ -108,6 +109,5 @@ def fit(
     image: UInt8[np.ndarray, "height width 3"], height: int, width: int
 ) -> UInt8[np.ndarray, "new_height new_width 3"]:
     """The middle of an image, resized to fill height x width without distortion."""
-    scale = max(height / image.shape[0], width / image.shape[1])
-    filled = [max(wanted, round(scale * side)) for wanted, side in zip((height, width), image.shape[:2], strict=True)]
+    filled = cover(image.shape[0], image.shape[1], height, width).resized
     return center_crop(resize(image, *filled), height, width)

@@ -4,9 +4,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from latentcodec.arguments import Parser
+from latentcodec.arguments import Parser, is_own_error
 from train.config import parse_config
-from train.run_config import ConfigError
 
 
 def _train(arguments: list[str]) -> None:
@@ -90,32 +89,11 @@ def main(arguments: list[str]) -> int:
         else:
             _train(arguments)
     except Exception as error:
-        if isinstance(error, _named_errors()):
+        if is_own_error(error, "latentcodec", "eval", "train") or isinstance(error, FileExistsError):
             print(f"train: {type(error).__name__}: {error}", file=sys.stderr)
             return 1
         raise
     return 0
-
-
-def _named_errors() -> tuple[type[Exception], ...]:
-    # Imported only when something went wrong: torch and diffusers are not needed to refuse a wrong key.
-    from eval.perceptual import BackboneUnavailableError
-    from latentcodec.images.sources import SourceError
-    from latentcodec.store.errors import StoreError
-    from latentcodec.vae.loading import VAELoadError
-    from train.health import NonFiniteLossError
-    from train.state import CheckpointError
-
-    return (
-        ConfigError,
-        SourceError,
-        StoreError,
-        VAELoadError,
-        BackboneUnavailableError,
-        CheckpointError,
-        NonFiniteLossError,
-        FileExistsError,
-    )
 
 
 if __name__ == "__main__":

@@ -16,12 +16,13 @@ from torch import Tensor
 from eval.metrics import psnr
 from eval.reconstruct.modes import reconstruct
 from latentcodec.images.pixels import to_tensor
+from latentcodec.images.save import save_png
 from latentcodec.vae.calibration import measure_latents, write_scaling
 from latentcodec.vae.ldm import save_ldm
 from latentcodec.vae.loading import load_vae, save_vae
 from train.config import TrainConfig, parse_config_dict
 from train.model_card import Measured, Variant, write_card
-from train.sheets import Image, save_png, sheet
+from train.sheets import Image, sheet
 from train.state import CheckpointError, newest_checkpoint, read_record
 from train.validation import Validation, load_squares
 from train.warm_start import load_run
@@ -99,15 +100,16 @@ def export_run(
     validation = Validation(config, accelerator) if config.validation.source else None
     result = validation.run(vae) if validation else None
     measured = [_export_variant(vae, aside, name, validation) for name in variants]
+    picture = PICTURE if pictures and result is not None else None
     if result is not None:
-        if pictures:
-            save_png(sheet(result.pictures), aside / PICTURE)
+        if picture is not None:
+            save_png(sheet(result.pictures), aside / picture)
         rows = "".join(json.dumps(row) + "\n" for row in result.rows)
         (aside / "validation.jsonl").write_text(rows)
     (aside / "calibration.json").write_text(
         json.dumps({"images": len(images), **dataclasses.asdict(statistics)}, indent=1) + "\n"
     )
-    write_card(aside, vae, config, Measured(record["step"], len(images), statistics, result, measured), about, PICTURE)
+    write_card(aside, vae, config, Measured(record["step"], len(images), statistics, result, measured), about, picture)
     shutil.rmtree(out, ignore_errors=True)
     out.parent.mkdir(parents=True, exist_ok=True)
     aside.rename(out)

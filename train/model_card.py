@@ -49,9 +49,14 @@ def without_folders(value: Any) -> Any:
 
 
 def write_card(
-    folder: Path, vae: AutoencoderKL, config: TrainConfig, measured: Measured, about: str = "", picture: str = ""
+    folder: Path,
+    vae: AutoencoderKL,
+    config: TrainConfig,
+    measured: Measured,
+    about: str = "",
+    picture: str | None = None,
 ) -> None:
-    """Write `folder/README.md`; `about` is a section of it, and `picture` a file in the folder to show, if it is there."""
+    """Write `folder/README.md`; `about` is a section of it, and `picture` a file in the folder to show."""
     statistics, result = measured.statistics, measured.validation
     programs = [[name, loads(reason)] for name, reason in ecosystems(vae.config).items()]
     kept = config.model.train == "decoder"
@@ -84,7 +89,7 @@ def write_card(
             f"centre cut to {config.validation.size} pixels, not trained on. Mean latents, fp32, pixels rounded to uint8. "
             "Every image is in `validation.jsonl`.",
             table(list(result.means), [[f"{value:.4f}" for value in result.means.values()]]),
-            *([f"![originals above reconstructions]({picture})"] if picture and (folder / picture).exists() else []),
+            *([f"![originals above reconstructions]({picture})"] if picture else []),
         ]
     if measured.variants:
         rows = [[v.name, f"{v.psnr_to_fp32:.2f} dB", f"{v.psnr_lost:.4f} dB"] for v in measured.variants]

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from accelerate import Accelerator
 
+from latentcodec.images.save import save_png
 from train.progress import progress
 from train.run_config import RunConfig
-from train.sheets import Image, save_png
+from train.sheets import Image
 
 
 class Report:

@@ -1,11 +1,9 @@
 """Sheets of small pictures: what a run or an export shows of what it can."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image as PILImage
 
 Image = UInt8[np.ndarray, "height width 3"]
 
@@ -25,9 +23,3 @@ def sheet(columns: Sequence[Sequence[Image]], across: int = 4) -> UInt8[np.ndarr
             start = top + row * (height + _GAP)
             out[start : start + height, left : left + width] = image
     return out
-
-
-def save_png(image: Image, path: Path) -> None:
-    """Write a picture, and the folder it lies in."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    PILImage.fromarray(image).save(path)

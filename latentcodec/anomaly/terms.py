@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL
 from jaxtyping import Float, UInt8
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from latentcodec.codec import LatentCodec
@@ -72,7 +72,7 @@ def look(codec: LatentCodec, image: UInt8[np.ndarray, "height width 3"]) -> Look
 
 def _neighbourhoods(latents: Float[Tensor, "channels rows columns"]) -> Float[Tensor, "rows columns features"]:
     """Each place's latents, and mean and deviation over the 3 x 3 places around it."""
-    padded = nn.functional.pad(latents[None], (1, 1, 1, 1), mode="replicate")
+    padded = F.pad(latents[None], (1, 1, 1, 1), mode="replicate")
     mean = F.avg_pool2d(padded, 3, stride=1)
     spread = (F.avg_pool2d(padded.square(), 3, stride=1) - mean.square()).clamp_min(0).sqrt()
     return torch.cat([latents, mean[0], spread[0]]).permute(1, 2, 0)

@@ -42,9 +42,9 @@ def decode_latents(
     from tqdm import tqdm
 
     from latentcodec.commands.codec import open_codec
-    from latentcodec.commands.images import save_png
     from latentcodec.commands.latents import find_files, raw_of
     from latentcodec.commands.report import Row, as_json, require_none, tiled_notes
+    from latentcodec.images.save import save_png
     from latentcodec.images.skipped import SkippedImages
     from latentcodec.latent_file import LatentFileError, read_latent_file
     from latentcodec.memory import freed_memory_kept

@@ -39,9 +39,9 @@ def decompress_files(
     from latentcodec.bitstream.container import Limits
     from latentcodec.bitstream.errors import BitstreamError
     from latentcodec.commands.codec import open_image_codec
-    from latentcodec.commands.images import save_png
     from latentcodec.commands.latents import find_files
     from latentcodec.commands.report import Row, as_json, require_none
+    from latentcodec.images.save import save_png
     from latentcodec.images.skipped import SkippedImages
 
     found = find_files(files, ".lvc", "write some with `latentcodec compress`")

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
 
 from latentcodec.commands import CommandError
 from latentcodec.images.decode import BrokenImageError, decode_image, printable_path
@@ -84,12 +83,6 @@ def _ahead(readers: Sequence[Callable[[], Named]]) -> Iterator[Future[Named]]:
             if len(waiting) > 2 * _THREADS:
                 yield waiting.popleft()
         yield from waiting
-
-
-def save_png(pixels: UInt8[np.ndarray, "_ _ 3"], path: Path) -> None:
-    """Write a PNG, making the folders above it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path)
 
 
 def psnr(reference: UInt8[np.ndarray, "height width 3"], image: UInt8[np.ndarray, "height width 3"]) -> float | None:

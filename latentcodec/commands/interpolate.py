@@ -56,7 +56,7 @@ def interpolate_images(
     first = decode_image(start)
     last = decode_image(end)
     fitted = fit(last, *first.shape[:2])
-    codec = open_codec(vae, dtype, device=device, variant=variant, scaling_factor=None)
+    codec = open_codec(vae, dtype, device=device, variant=variant)
     pictures = interpolate(codec, first, fitted, frames=frames, method=method).to_uint8()
     if back:
         pictures += pictures[-2:0:-1]

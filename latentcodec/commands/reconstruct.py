@@ -41,8 +41,9 @@ def reconstruct_images(
     from tqdm import tqdm
 
     from latentcodec.commands.codec import open_codec
-    from latentcodec.commands.images import find_images, psnr, read_chunks, save_png
+    from latentcodec.commands.images import find_images, psnr, read_chunks
     from latentcodec.commands.report import Row, as_json, require_none, tiled_notes
+    from latentcodec.images.save import save_png
     from latentcodec.images.skipped import SkippedImages
     from latentcodec.memory import freed_memory_kept
 

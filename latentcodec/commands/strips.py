@@ -9,7 +9,7 @@ from PIL import Image
 
 from latentcodec.aside import written_aside
 from latentcodec.commands import CommandError
-from latentcodec.commands.images import save_png
+from latentcodec.images.save import save_png
 
 STRIPS = (".png", ".jpg", ".jpeg")
 ANIMATIONS = (".gif", ".webp")
@@ -31,7 +31,6 @@ def write_frames(pictures: Sequence[UInt8[np.ndarray, "height width 3"]], path: 
         raise CommandError(
             f"--output: expected a name that ends in {', '.join((*STRIPS, *ANIMATIONS))}, or a folder; found {path.name}"
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
     with written_aside(path) as aside:
         images = [Image.fromarray(picture) for picture in pictures]
         if ending in STRIPS:

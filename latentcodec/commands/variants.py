@@ -6,8 +6,8 @@ from typing import Any
 
 from latentcodec.augmentation import Augmentation
 from latentcodec.codec import LatentCodec
-from latentcodec.commands.images import save_png
 from latentcodec.images.items import ImageItem
+from latentcodec.images.save import save_png
 from latentcodec.latents import Moments
 from latentcodec.variants import variants
 

@@ -9,7 +9,7 @@ from jaxtyping import UInt8
 
 from latentcodec.anomaly.detector import Verdict
 from latentcodec.anomaly.heat import heat_over, hottest_box
-from latentcodec.commands.images import save_png
+from latentcodec.images.save import save_png
 
 
 def as_row(name: str, pixels: UInt8[np.ndarray, "height width 3"], verdict: Verdict) -> dict[str, Any]:

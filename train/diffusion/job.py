@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,27 +33,24 @@ PIPELINE = "pipeline"
 _SAMPLES_AT_ONCE = 16
 
 
-class Stores(NamedTuple):
-    """The latents of a run."""
-
-    train: LatentDataset
-    validation: LatentDataset | None
-
-
 class DiffusionJob:
     """Everything a run is made of, built from its config on every process, restored where there is a checkpoint."""
 
-    def __init__(self, config: DiffusionConfig, accelerator: Accelerator, stores: Stores | None = None) -> None:
-        """`stores`: in place of those that the config names, for measurements."""
+    def __init__(
+        self, config: DiffusionConfig, accelerator: Accelerator, kind: type[LatentDataset] = LatentDataset
+    ) -> None:
+        """`kind`: how the stores are read, for measurements."""
         self.config, self.accelerator = config, accelerator
         checkpoint = checkpoint_of(config)
         self.vae = self._load_vae()
-        self.dataset, validation = stores or self._open_stores()
+        named, patch = config.store, config.transformer.patch
+        self.dataset = open_store(named.train, "store.train", self.vae, patch, seed=config.seed, kind=kind)
         channels, size = latent_shape(self.dataset)
         set_seed(config.seed)
         transformer = build_transformer(config.transformer, channels, size).to(accelerator.device)
         self.ema: Ema[DiTTransformer2DModel] = Ema(transformer, config.ema_decay)
-        side = DenoisingSide(transformer, noise_schedule(), config.mixed_precision)
+        self.schedule = noise_schedule()
+        side = DenoisingSide(transformer, self.schedule, config.mixed_precision)
         optimizer = optimizer_for(config.optimizer, side)
         self.state = TrainState({"transformer": transformer, "ema": self.ema.model}, {"optimizer": optimizer})
         self.latents = EndlessLatents(
@@ -66,11 +63,13 @@ class DiffusionJob:
             accelerator.print(f"resumed from {checkpoint.name}")
         self.transformer = transformer
         self.side, self.optimizer = accelerator.prepare(side, optimizer)
-        self.schedule = noise_schedule()
         self.batches = iter(self.latents)
         self._warned = False
         self.validate_every = config.validation.every
-        self.validation = None if validation is None else DenoisingValidation(config, accelerator, validation)
+        self.validation = None
+        if named.validation is not None:
+            held_out = open_store(named.validation, "store.validation", self.vae, patch, sample=False, kind=kind)
+            self.validation = DenoisingValidation(config, accelerator, held_out)
 
     def _load_vae(self) -> AutoencoderKL | None:
         """The VAE of the store; None where no picture is asked for and none is named."""
@@ -78,13 +77,6 @@ class DiffusionJob:
         if named is None and not self.config.validation.pictures:
             return None
         return load_vae(named or default_source(), device=self.accelerator.device)
-
-    def _open_stores(self) -> Stores:
-        named, patch = self.config.store, self.config.transformer.patch
-        train = open_store(named.train, "store.train", self.vae, patch, seed=self.config.seed)
-        if named.validation is None:
-            return Stores(train, None)
-        return Stores(train, open_store(named.validation, "store.validation", self.vae, patch, sample=False))
 
     def update(self, step: int, meter: Meter) -> Updated:
         """One update from `accumulate` micro-batches."""
@@ -173,6 +165,13 @@ class DiffusionJob:
         return folder
 
 
+def run_job(config: DiffusionConfig, kind: type[LatentDataset] = LatentDataset) -> DiffusionJob:
+    """Make the updates that the run has not had yet; `kind` as `DiffusionJob` takes it."""
+    job = DiffusionJob(config, make_accelerator(config), kind)
+    drive(config, job.accelerator, job.state, job, shown=("velocity",))
+    return job
+
+
 def train_diffusion(config: DiffusionConfig) -> Path:
     """Train as `config` says, resuming where `config.out` left off; returns the run's folder.
 
@@ -180,9 +179,7 @@ def train_diffusion(config: DiffusionConfig) -> Path:
     """
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    accelerator = make_accelerator(config)
-    job = DiffusionJob(config, accelerator)
-    drive(config, accelerator, job.state, job, shown=("velocity",))
+    job = run_job(config)
     if job.state.step == config.steps and (folder := job.save()) is not None:
-        accelerator.print(f"{folder}: for DiTPipeline.from_pretrained")
+        job.accelerator.print(f"{folder}: for DiTPipeline.from_pretrained")
     return Path(config.out)

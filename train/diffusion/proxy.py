@@ -29,10 +29,7 @@ from latentcodec.store.precompute import precompute
 from latentcodec.store.preprocessing import Crop, Preprocessing
 from latentcodec.store.samples import LatentBatch
 from train.diffusion.config import DiffusionConfig, StoreConfig, load_diffusion_preset
-from train.diffusion.data import open_store
-from train.diffusion.job import DiffusionJob, Stores
-from train.driver import drive
-from train.launch import make_accelerator
+from train.diffusion.job import DiffusionJob, run_job
 from train.report import read_metrics
 from train.validation import load_squares
 
@@ -93,19 +90,7 @@ def compete(candidate: Candidate, budget: Budget, seed: int, stores: StoreConfig
     shuffled = candidate.kind is not LatentDataset
     if shuffled:  # the decoder could make nothing of its samples
         config = dataclasses.replace(config, validation=dataclasses.replace(config.validation, pictures=0))
-    assert stores.validation is not None
-    patch = config.transformer.patch
-    accelerator = make_accelerator(config)
-    job = DiffusionJob(
-        config,
-        accelerator,
-        Stores(
-            open_store(stores.train, "data", candidate.vae, patch, seed=seed, kind=candidate.kind),
-            open_store(stores.validation, "validation", candidate.vae, patch, sample=False, kind=candidate.kind),
-        ),
-    )
-    drive(config, accelerator, job.state, job, shown=("velocity",))
-    return job
+    return run_job(config, candidate.kind)
 
 
 def distance_to_photos(job: DiffusionJob, budget: Budget, network: FeatureNetwork, photos: FeatureSet) -> float:
