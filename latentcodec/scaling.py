@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -49,9 +50,20 @@ class Scaling:
         self, raw: Float[Tensor, "*batch channels height width"]
     ) -> Float[Tensor, "*batch channels height width"]:
         """Latents from raw ones."""
+        return self.apply_(raw.clone())
+
+    def apply_(
+        self, raw: Float[Tensor, "*batch channels height width"]
+    ) -> Float[Tensor, "*batch channels height width"]:
+        """`apply`, in the memory of `raw`."""
         if self.mean is not None and self.std is not None:
-            return (raw - _channels(self.mean, raw)) * self.factor / _channels(self.std, raw)
-        return (raw if self.shift is None else raw - self.shift) * self.factor
+            return raw.sub_(_channels(self.mean, raw)).mul_(self.factor).div_(_channels(self.std, raw))
+        return (raw if self.shift is None else raw.sub_(self.shift)).mul_(self._factor)
+
+    @cached_property
+    def _factor(self) -> Tensor:
+        # a number would be made into a tensor at each call, which takes longer than to scale the latents of an image
+        return torch.tensor(self.factor, dtype=torch.float64)
 
     def apply_to_deviation(
         self, raw: Float[Tensor, "*batch channels height width"]

@@ -181,6 +181,31 @@ def test_captions_and_labels_are_there_if_the_store_has_any(tmp_path: Path) -> N
     assert "label" not in dataset[0]
 
 
+def test_only_the_fields_asked_for_are_given(store: SmallStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    every = LatentDataset(store.folder.url)
+    assert every.fields == {"id", "original_size", "crop_top_left", "target_size", "caption", "label"}
+    for fields in ({"label"}, {"target_size", "id"}, every.fields):
+        dataset = LatentDataset(store.folder.url, fields=fields)
+        assert dataset[3].keys() == dataset.batch([3, 4]).keys() == {"latents", "row", "mirrored"} | fields
+        assert {key: dataset[3][key] for key in fields} == {key: every[3][key] for key in fields}  # type: ignore[literal-required]
+    bare = LatentDataset(store.folder.url, fields=())
+    monkeypatch.setattr(opened.OpenShards, "facts", None)  # no index is read
+    assert bare.batch([3, 4]).keys() == {"latents", "row", "mirrored"}
+    assert bare[3].keys() == {"latents", "row", "mirrored"}
+    with pytest.raises(StoreError, match=r"fields: .* has id, .*, label, not capton; leave it out"):
+        LatentDataset(store.folder.url, fields=["id", "capton"])
+
+
+def test_what_is_stored_stays_as_it_is(url: str) -> None:
+    """float32 rows lie in the mapped file, and scaling works in place."""
+    write_store(url, dtype="float32", parts=1)
+    for sample in (False, True):
+        dataset = LatentDataset(url, sample=sample)
+        first = [dataset[3]["latents"], dataset.batch([3, 4])["latents"]]
+        again = [dataset[3]["latents"], dataset.batch([3, 4])["latents"]]
+        assert all(torch.equal(one, two) for one, two in zip(first, again, strict=True))
+
+
 def test_a_missing_label_is_none_and_no_number(tmp_path: Path) -> None:
     store = write_store(tmp_path, parts=1)
     manifest = replace(store.manifest, labels=5)

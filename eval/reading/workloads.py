@@ -1,7 +1,8 @@
 """Reading every row once in random order: from a store, and from a .npy file for each image, as scripts do.
 
 Each call opens the store anew. Where draws are not computed both sides read values of the same number of bytes: the store
-bfloat16 moments, the files float32 draws.
+bfloat16 moments, the files float32 draws. The files hold nothing else; of the store the values alone are read, or
+everything.
 """
 
 from collections.abc import Callable
@@ -37,19 +38,19 @@ class Task:
         return [order[start : start + BATCH] for start in range(0, len(order), BATCH)]
 
 
-def rows_of_store(task: Task) -> Work:
-    """Means, one by one, each with caption, label and sizes."""
+def rows_of_store(task: Task, *, fields: tuple[str, ...] | None) -> Work:
+    """Means, one by one."""
     order = task.order()
 
     def work() -> int:
-        dataset = LatentDataset(task.folder / "store", sample=False)
+        dataset = LatentDataset(task.folder / "store", sample=False, fields=fields)
         return sum(len(dataset[row]["latents"]) > 0 for row in order)
 
     return work
 
 
 def rows_of_files(task: Task) -> Work:
-    """Values, one by one, and nothing else."""
+    """Values, one by one."""
     order = task.order()
 
     def work() -> int:
@@ -58,12 +59,12 @@ def rows_of_files(task: Task) -> Work:
     return work
 
 
-def batches_of_store(task: Task, *, sample: bool) -> Work:
+def batches_of_store(task: Task, *, sample: bool, fields: tuple[str, ...] | None) -> Work:
     """Batches of means, or of draws."""
     batches = task.batches()
 
     def work() -> int:
-        dataset = LatentDataset(task.folder / "store", sample=sample)
+        dataset = LatentDataset(task.folder / "store", sample=sample, fields=fields)
         return sum(len(dataset.batch(rows)["latents"]) for rows in batches)
 
     return work
@@ -98,8 +99,10 @@ def draws_of_files(task: Task) -> Work:
 
 
 ROWS: dict[str, tuple[Callable[[Task], Work], Callable[[Task], Work]]] = {
-    "one by one": (rows_of_store, rows_of_files),
-    f"batches of {BATCH}": (partial(batches_of_store, sample=False), batches_of_files),
-    f"draws, batches of {BATCH}": (partial(batches_of_store, sample=True), draws_of_files),
+    "values, one by one": (partial(rows_of_store, fields=()), rows_of_files),
+    "everything, one by one": (partial(rows_of_store, fields=None), rows_of_files),
+    f"values, batches of {BATCH}": (partial(batches_of_store, sample=False, fields=()), batches_of_files),
+    f"everything, batches of {BATCH}": (partial(batches_of_store, sample=False, fields=None), batches_of_files),
+    f"draws, batches of {BATCH}": (partial(batches_of_store, sample=True, fields=()), draws_of_files),
 }
 """Name of a row of the table -> our side, the usual way."""

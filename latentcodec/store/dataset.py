@@ -1,12 +1,11 @@
 """A latent store as a torch dataset: rows by number, ready for a diffusion model."""
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -17,7 +16,8 @@ from latentcodec.images.items import checked_index
 from latentcodec.images.process import PerProcess
 from latentcodec.scaling import Scaling
 from latentcodec.store.buckets import Bucket, find_buckets
-from latentcodec.store.draws import Draw, augmentation_seed, is_mirrored, noise
+from latentcodec.store.describe import FIELDS, describe, describe_batch
+from latentcodec.store.draws import Draw, augmentation_seed, is_mirrored, noises
 from latentcodec.store.errors import StoreError
 from latentcodec.store.expected import require_expected
 from latentcodec.store.files import StoreFolder
@@ -51,11 +51,14 @@ class LatentDataset(Dataset[LatentSample]):
         seed: of draws and flips.
         scaling: in place of that of the VAE's config.
         augmentation: moves the latents at random, besides drawing them; each row anew in each epoch.
+        fields: which of "id", "original_size", "crop_top_left", "target_size", "caption" and "label" to give besides the
+            latents. None: all that the store has. With none of them, `()`, the indices are not read, which takes less
+            time and memory.
 
     Raises:
         StoreDamagedError: no store, or its manifest is damaged. Shards are looked at when they are read.
         StoreMismatchError: another VAE or other settings than expected; it names both.
-        StoreError: the store is not complete, or does not hold what `sample` or `flip` ask for.
+        StoreError: the store is not complete, or does not hold what `sample`, `flip` or `fields` ask for.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class LatentDataset(Dataset[LatentSample]):
         seed: int = 0,
         scaling: Scaling | None = None,
         augmentation: Augmentation | None = None,
+        fields: Collection[str] | None = None,
     ) -> None:
         self.folder = StoreFolder(store)
         self.manifest = read_manifest(self.folder)
@@ -80,14 +84,19 @@ class LatentDataset(Dataset[LatentSample]):
         self.scaling = scaling or settings.scaling
         self.augmentation = augmentation
         self.epoch = 0
+        self.fields = frozenset(self._held_fields if fields is None else fields)
         self._require_held()
+        # whether the latents of a row are more than its mean, scaled; and whether that takes its variances
+        self._random = self.sample or augmentation is not None
+        self._draws = self.sample or (augmentation is not None and augmentation.needs_deviation)
         self._ends = self.manifest.ends
         self._starts = [0, *self._ends]
+        self._length = self._starts[-1]
         self._channels = settings.channels
         self._opened = PerProcess(partial(OpenShards, self.folder, self.manifest.shards, settings.values))
 
     def __len__(self) -> int:
-        return self._ends[-1] if self._ends else 0
+        return self._length
 
     def __getitem__(self, index: int | Draw) -> LatentSample:
         """One row; a negative number counts from the end.
@@ -97,21 +106,12 @@ class LatentDataset(Dataset[LatentSample]):
             StoreDamagedError: its shard is missing or damaged.
         """
         pick, opened = self._pick(index), self._opened.get()
-        facts, place = opened.facts(pick.shard), pick.place
-        sizes = facts.sizes_of(place, pick.mirrored).tolist()
-        sample: LatentSample = {
-            "latents": self._latents(opened.view(pick.shard, place, pick.mirrored)[None], [pick])[0],
-            "row": pick.draw.row,
-            "mirrored": pick.mirrored,
-            "id": facts.ids[place].as_py(),
-            "original_size": (sizes[0], sizes[1]),
-            "crop_top_left": (sizes[2], sizes[3]),
-            "target_size": (sizes[4], sizes[5]),
-        }
-        if self.manifest.captions:
-            sample["caption"] = facts.captions[place].as_py()
-        if self.manifest.labels:
-            sample["label"] = facts.labels[place].as_py()
+        draw, shard, place, mirrored = pick
+        stored = opened.view(shard, place, mirrored, means=not self._draws)
+        latents = self._latents(stored[None], [pick])[0] if self._random else self._scaled(stored)
+        sample: LatentSample = {"latents": latents, "row": draw.row, "mirrored": mirrored}
+        if self.fields:
+            describe(sample, opened.facts(shard), place, mirrored, self.fields)
         return sample
 
     def batch(self, rows: Sequence[int | Draw]) -> LatentBatch:
@@ -123,26 +123,15 @@ class LatentDataset(Dataset[LatentSample]):
         """
         picks, opened = [self._pick(index) for index in rows], self._opened.get()
         stored = opened.stacked([(pick.shard, pick.place, pick.mirrored) for pick in picks], means=not self._draws)
-        by_shard = {shard: opened.facts(shard) for shard in {pick.shard for pick in picks}}
-        facts = [by_shard[pick.shard] for pick in picks]
-        places = [pick.place for pick in picks]
-        sizes = torch.from_numpy(
-            np.concatenate([fact.sizes_of(pick.place, pick.mirrored) for fact, pick in zip(facts, picks, strict=True)])
-        ).view(-1, 6)
         batch: LatentBatch = {
             "latents": self._latents(stored, picks),
             "row": torch.tensor([pick.draw.row for pick in picks]),
             "mirrored": torch.tensor([pick.mirrored for pick in picks]),
-            "id": [fact.ids[place].as_py() for fact, place in zip(facts, places, strict=True)],
-            "original_size": sizes[:, 0:2],
-            "crop_top_left": sizes[:, 2:4],
-            "target_size": sizes[:, 4:6],
         }
-        if self.manifest.captions:
-            batch["caption"] = [fact.captions[place].as_py() for fact, place in zip(facts, places, strict=True)]
-        if self.manifest.labels:
-            labels = [fact.labels[place].as_py() for fact, place in zip(facts, places, strict=True)]
-            batch["label"] = torch.tensor(labels) if self.manifest.labels == len(self) else labels
+        if self.fields:
+            facts = {shard: opened.facts(shard) for shard in {pick.shard for pick in picks}}
+            chosen = [(facts[shard], place, mirrored) for _, shard, place, mirrored in picks]
+            describe_batch(batch, chosen, self.fields, all_labelled=self.manifest.labels == len(self))
         return batch
 
     def set_epoch(self, epoch: int) -> None:
@@ -170,8 +159,18 @@ class LatentDataset(Dataset[LatentSample]):
         """The rows by shape. With native resolution the index of the whole store is read for it."""
         return find_buckets(self.manifest.shards, self.manifest.settings.factor, lambda n: self._opened.get().facts(n))
 
+    @property
+    def _held_fields(self) -> list[str]:
+        """What the index has of at least one row."""
+        absent = {"caption": not self.manifest.captions, "label": not self.manifest.labels}
+        return [field for field in FIELDS if not absent.get(field, False)]
+
     def _require_held(self) -> None:
         settings = self.manifest.settings
+        if unknown := self.fields - set(self._held_fields):
+            raise StoreError(
+                f"fields: {self.folder} has {', '.join(self._held_fields)}, not {', '.join(sorted(unknown))}; leave it out"
+            )
         if self.sample and settings.values != "moments":
             raise StoreError(
                 f"sample: {self.folder} holds means without variances, so nothing can be drawn; pass sample=False"
@@ -188,27 +187,29 @@ class LatentDataset(Dataset[LatentSample]):
                 f"flip: {self.folder} holds no mirrored images; pass flip=0.0, or write it with `latentcodec precompute --flip`"
             )
 
-    @property
-    def _draws(self) -> bool:
-        """Whether variances are needed."""
-        return self.sample or (self.augmentation is not None and self.augmentation.needs_deviation)
-
     def _pick(self, index: int | Draw) -> "_Pick":
         row, epoch = index if isinstance(index, Draw) else (index, self.epoch)
-        draw = Draw(checked_index(int(row), len(self)), epoch)
+        draw = Draw(checked_index(int(row), self._length), epoch)
         shard = bisect_right(self._ends, draw.row)
         mirrored = self.flip > 0 and is_mirrored(self.seed, draw, self.flip)
         return _Pick(draw, shard, draw.row - self._starts[shard], mirrored)
 
+    def _scaled(
+        self, mean: Float[Tensor, "*rows channels height width"]
+    ) -> Float[Tensor, "*rows channels height width"]:
+        # what is stored must stay as it is, so float32 is copied too; `to(copy=True)` would do both, in more time
+        return self.scaling.apply_(mean.clone() if mean.dtype == torch.float32 else mean.float())
+
     def _latents(
         self, stored: Float[Tensor, "rows stored height width"], picks: Sequence["_Pick"]
     ) -> Float[Tensor, "rows channels height width"]:
-        channels = self._channels
-        raw = stored[:, :channels].to(torch.float32)
+        mean, logvar = stored[:, : self._channels], stored[:, self._channels :]
         if self.sample:
-            noises = torch.stack([noise(self.seed, pick.draw, raw.shape[1:]) for pick in picks])
-            raw = torch.addcmul(raw, torch.exp(0.5 * stored[:, channels:].to(torch.float32)), noises)
-        latents = self.scaling.apply(raw)
+            drawn = noises(self.seed, [pick.draw for pick in picks], mean.shape[1:])
+            deviation = torch.exp_(logvar.to(torch.float32, copy=True).mul_(0.5))
+            latents = self.scaling.apply_(drawn.mul_(deviation).add_(mean))
+        else:
+            latents = self._scaled(mean)
         return latents if self.augmentation is None else latents + self._displacements(self.augmentation, stored, picks)
 
     def _displacements(

@@ -24,11 +24,13 @@ def is_mirrored(seed: int, draw: Draw, probability: float) -> bool:
     return _number(seed, draw, _MIRROR) < probability * 2**64
 
 
-def noise(seed: int, draw: Draw, shape: Sequence[int]) -> Float[Tensor, "..."]:
-    """Standard normal float32 of that shape, from a generator on the CPU as in `Moments.sample`."""
-    generator = torch.Generator()
-    generator.manual_seed(_number(seed, draw, _NOISE) >> 1)  # it takes 63 bits, and uses 32
-    return torch.randn(shape, generator=generator)
+def noises(seed: int, draws: Sequence[Draw], shape: Sequence[int]) -> Float[Tensor, "draws ..."]:
+    """Standard normal float32 of that shape for each draw, from generators on the CPU as in `Moments.sample`."""
+    filled, generator = torch.empty(len(draws), *shape), torch.Generator()
+    for place, draw in enumerate(draws):
+        generator.manual_seed(_number(seed, draw, _NOISE) >> 1)  # it takes 63 bits, and uses 32
+        filled[place].normal_(generator=generator)
+    return filled
 
 
 def augmentation_seed(seed: int, draw: Draw) -> int:

@@ -14,7 +14,7 @@ from torch import Tensor
 from latentcodec.store.facts import ShardFacts
 from latentcodec.store.files import StoreFolder
 from latentcodec.store.manifest import ShardEntry
-from latentcodec.store.shards import Shard
+from latentcodec.store.shards import Shard, require_one_shape
 
 _MOST_OPEN = 256
 """Shards. On a disk each takes one of the handles that a process may have, of which there are often 1024."""
@@ -51,9 +51,9 @@ class OpenShards:
         """One row of a shard as it is stored."""
         return self._shards.get(shard).row(row, flipped=mirrored)
 
-    def view(self, shard: int, row: int, mirrored: bool) -> Float[Tensor, "stored height width"]:
+    def view(self, shard: int, row: int, mirrored: bool, *, means: bool) -> Float[Tensor, "stored height width"]:
         """The same, to be read at once and not kept: see `Shard.view`."""
-        return self._shards.get(shard).view(row, flipped=mirrored)
+        return self._shards.get(shard).view(row, flipped=mirrored, means=means)
 
     def stacked(
         self, places: Sequence[tuple[int, int, bool]], *, means: bool
@@ -66,32 +66,24 @@ class OpenShards:
         Raises:
             ValueError: none, or of different shapes.
         """
+        if self._fetchers is not None:
+            rows = list(self._fetchers.map(lambda place: self.view(*place, means=means), places))
+            require_one_shape(rows)
+            return torch.stack(rows)
         groups: dict[tuple[int, bool], list[int]] = {}
         for position, (shard, _, mirrored) in enumerate(places):
             groups.setdefault((shard, mirrored), []).append(position)
-        if self._fetchers is None:
-            pieces = [
-                piece
-                for (shard, mirrored), positions in groups.items()
-                for piece in self._gather(shard, [places[position][1] for position in positions], mirrored, means)
-            ]
-            order = [position for positions in groups.values() for position in positions]
-        else:
-            fetched = self._fetchers.map(lambda place: self._gather(place[0], [place[1]], place[2], means), places)
-            pieces = [piece for found in fetched for piece in found]
-            order = list(range(len(places)))
-        shapes = sorted({tuple(piece.shape[1:]) for piece in pieces})
-        if len(shapes) != 1:
-            raise ValueError(
-                f"a batch: expected rows of one shape, found {' and '.join(map(str, shapes)) or 'no rows'}"
+        pieces = [
+            self._shards.get(shard).gather(
+                [places[position][1] for position in positions], flipped=mirrored, means=means
             )
-        stacked = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
-        if order == sorted(order):
-            return stacked
-        return stacked.index_select(0, torch.tensor(order).argsort())
-
-    def _gather(self, shard: int, rows: Sequence[int], mirrored: bool, means: bool) -> list[Tensor]:
-        return self._shards.get(shard).gather(rows, flipped=mirrored, means=means)
+            for (shard, mirrored), positions in groups.items()
+        ]
+        require_one_shape([piece[0] for piece in pieces])
+        if len(pieces) == 1:
+            return pieces[0]
+        order = [position for positions in groups.values() for position in positions]
+        return torch.cat(pieces).index_select(0, torch.tensor(order).argsort())
 
     @cached_property
     def _fetchers(self) -> ThreadPoolExecutor | None:

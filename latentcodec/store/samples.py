@@ -17,18 +17,16 @@ class LatentSample(TypedDict):
     row: int
     mirrored: bool
     """Whether these are the latents of the image mirrored left to right."""
-    id: str
-    """Of the image in its source."""
-    original_size: Size
+    id: NotRequired[str]
+    """Of the image in its source. This and what follows is there if it is one of the dataset's `fields`."""
+    original_size: NotRequired[Size]
     """Of the image as it came."""
-    crop_top_left: Size
+    crop_top_left: NotRequired[Size]
     """Of the box that was encoded, in the resized image; in the mirrored one if `mirrored`."""
-    target_size: Size
+    target_size: NotRequired[Size]
     """Of that box."""
     caption: NotRequired[str | None]
-    """There if any row of the store has one."""
     label: NotRequired[int | None]
-    """There if any row of the store has one."""
 
 
 class LatentBatch(TypedDict):
@@ -37,10 +35,10 @@ class LatentBatch(TypedDict):
     latents: Float[Tensor, "batch channels height width"]
     row: Int64[Tensor, " batch"]
     mirrored: Bool[Tensor, " batch"]
-    id: list[str]
-    original_size: Int64[Tensor, "batch 2"]
-    crop_top_left: Int64[Tensor, "batch 2"]
-    target_size: Int64[Tensor, "batch 2"]
+    id: NotRequired[list[str]]
+    original_size: NotRequired[Int64[Tensor, "batch 2"]]
+    crop_top_left: NotRequired[Int64[Tensor, "batch 2"]]
+    target_size: NotRequired[Int64[Tensor, "batch 2"]]
     caption: NotRequired[list[str | None]]
     label: NotRequired[Int64[Tensor, " batch"] | list[int | None]]
     """A tensor if every row of the store has one."""

@@ -103,7 +103,7 @@ class Shard:
         self._map: mmap.mmap | None = self._open_map()
         if self._map is None and folder.size(entry.path) != entry.bytes:
             raise self._damaged(f"{entry.bytes} bytes", f"{folder.size(entry.path)}")
-        self._wholes: dict[bool, Tensor] = {}
+        self._wholes: dict[tuple[bool, bool], tuple[Tensor, int]] = {}
         header, self._start = self._read_header()
         try:
             self._places = {name: _Place.of(fields) for name, fields in header.items() if name != "__metadata__"}
@@ -115,6 +115,11 @@ class Shard:
     def flipped(self) -> bool:
         """Whether it has mirrored images too."""
         return self._name(0, True) in self._places
+
+    @property
+    def mapped(self) -> bool:
+        """Whether the rows lie in memory, one behind the other: on a local disk, where they share their shape."""
+        return self._map is not None and not self.entry.native
 
     def __len__(self) -> int:
         return self.entry.rows
@@ -134,31 +139,40 @@ class Shard:
         shape = place.shape if self.entry.native else place.shape[1:]
         return self._values(place.dtype, offset, shape)
 
-    def view(self, index: int, *, flipped: bool = False) -> Latents:
-        """`row`, but in the memory of the mapped file where that can be: for whoever reads it at once and does not keep it."""
-        if self._map is None or self.entry.native or index < 0:
-            return self.row(index, flipped=flipped)
-        return self._whole(flipped)[index]  # which raises IndexError beyond the end
-
-    def gather(
-        self, rows: Sequence[int], *, flipped: bool = False, means: bool = False
-    ) -> list[Float[Tensor, "some channels height width"]]:
-        """Several rows in any order, in memory of their own: in one tensor if rows of this shard share their shape and the
-        file is mapped, else in one tensor for each.
+    def view(self, index: int, *, flipped: bool = False, means: bool = False) -> Latents:
+        """`row`, but in the memory of the mapped file where that can be: for whoever reads it at once and does not keep it.
 
         Args:
             means: of moments the mean alone.
         """
-        halve = means and self._kind == "moments"
-        if self._map is None or self.entry.native:
-            found = [self.row(row, flipped=flipped)[None] for row in rows]
-            return [row.chunk(2, dim=1)[0] for row in found] if halve else found
-        whole, places = self._whole(flipped), torch.tensor(rows)  # out of range, index_select raises IndexError
-        if not halve:
-            return [whole.index_select(0, places)]
-        _, channels, height, width = whole.shape
-        halves = whole.view(-1, channels // 2, height, width)  # mean, logvar, mean, logvar, ...
-        return [halves.index_select(0, 2 * places)]
+        if index < 0 or not self.mapped:
+            row = self.row(index, flipped=flipped)
+            return row.chunk(2)[0] if means and self._kind == "moments" else row
+        whole, stride = self._whole(flipped, means)
+        return whole[stride * index]  # which raises IndexError beyond the end
+
+    def gather(
+        self,
+        rows: Sequence[int],
+        *,
+        flipped: bool = False,
+        means: bool = False,
+    ) -> Float[Tensor, "rows channels height width"]:
+        """Several rows in any order, in memory of their own.
+
+        Args:
+            means: of moments the mean alone.
+
+        Raises:
+            IndexError: no such row.
+            ValueError: rows of different shapes.
+        """
+        if not self.mapped:
+            found = [self.view(row, flipped=flipped, means=means) for row in rows]
+            require_one_shape(found)
+            return torch.stack(found)
+        whole, stride = self._whole(flipped, means)
+        return torch.index_select(whole, 0, torch.tensor(rows) * stride)
 
     def rows(self, start: int, stop: int, *, flipped: bool = False) -> Float[Tensor, "rows channels height width"]:
         """Rows `start` up to `stop` of a shard whose rows share their shape, in one read."""
@@ -229,13 +243,16 @@ class Shard:
         within = 0 if self.entry.native else index * (place.stop - place.start) // len(self)
         return place, self._start + place.start + within
 
-    def _whole(self, flipped: bool) -> Tensor:
-        """All rows of a mapped shard whose rows share their shape, where they lie."""
-        found = self._wholes.get(flipped)
+    def _whole(self, flipped: bool, means: bool) -> tuple[Tensor, int]:
+        """All rows of a mapped shard, where they lie, and how many steps one row is from the next."""
+        found = self._wholes.get((flipped, means))
         if found is None:
             place, offset = self._locate(0, flipped)
             flat = torch.frombuffer(self._map, dtype=place.dtype, count=math.prod(place.shape), offset=offset)
-            found = self._wholes[flipped] = flat.reshape(place.shape)
+            rows, channels, height, width = place.shape
+            steps = 2 if means and self._kind == "moments" else 1  # mean, logvar, mean, logvar, ...
+            found = flat.reshape(steps * rows, channels // steps, height, width), steps
+            self._wholes[flipped, means] = found
         return found
 
     def _values(self, dtype: torch.dtype, offset: int, shape: tuple[int, ...]) -> Tensor:
@@ -265,6 +282,15 @@ class _Place:
     def of(cls, fields: Mapping[str, Any]) -> "_Place":
         start, stop = fields["data_offsets"]
         return cls(_TYPES_IN_HEADER[fields["dtype"]], tuple(fields["shape"]), start, stop)
+
+
+def require_one_shape(rows: Sequence[Tensor]) -> None:
+    """Raises:
+    ValueError: none, or of different shapes.
+    """
+    shapes = sorted({tuple(row.shape) for row in rows})
+    if len(shapes) != 1:
+        raise ValueError(f"a batch: expected rows of one shape, found {' and '.join(map(str, shapes)) or 'no rows'}")
 
 
 def tensor_name(kind: str, row: int | None, flipped: bool) -> str:
