@@ -43,14 +43,14 @@ def measure_opening(rows: int) -> Iterator[Opened]:
             yield open_in_new_process(Path(folder))
 
 
-_READING = f"{'':24}{'speed-up':>9}{'from':>7}{'to':>7}{'rows/s':>10}{'usual':>10}{'MiB':>8}{'usual':>8}"
+_READING = f"{'':27}{'speed-up':>9}{'from':>7}{'to':>7}{'rows/s':>10}{'usual':>10}{'MiB':>8}{'usual':>8}"
 _OPENING = f"{'rows':>12}{'open s':>9}{'MiB before':>12}{'open':>8}{'read':>8}{'rows/s':>10}"
 
 
 def _reading_line(record: dict[str, Any]) -> str:
     speedup = record["speedup"]
     return (
-        f"{record['row']:24}{speedup['median']:9.2f}{speedup['low']:7.2f}{speedup['high']:7.2f}"
+        f"{record['row']:27}{speedup['median']:9.2f}{speedup['low']:7.2f}{speedup['high']:7.2f}"
         f"{record['images_per_second']['median']:10,.0f}{record['plain_images_per_second']['median']:10,.0f}"
         f"{record['peak_memory'] / 2**20:8.0f}{record['plain_peak_memory'] / 2**20:8.0f}"
     )
@@ -75,6 +75,8 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--many", type=int, default=1_000_000, help="rows of the large store; 0: leave it out")
     parser.add_argument("--json", type=str | None, default=None, help="file to write")
     options = parser.parse(arguments)
+    if unknown := [way for way in options.ways if way not in ROWS]:
+        parser.error(f"--ways: expected some of {'; '.join(ROWS)}, found {'; '.join(unknown)}")
     rows: list[dict[str, Any]] = []
     print(_READING)
     for record in measure_reading(options.rows, options.rounds, options.ways):
