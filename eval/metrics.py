@@ -18,6 +18,7 @@ from skimage.metrics import structural_similarity
 
 from eval.dists import load_dists
 from eval.perceptual import LpipsNet, load_lpips
+from eval.remembered import Remembered
 from latentcodec.images.pixels import to_tensor
 
 Image = UInt8[np.ndarray, "height width 3"]
@@ -89,6 +90,7 @@ class LpipsMetric:
         self.net: LpipsNet = net
         self.device = torch.device(device)
         self.module = load_lpips(net, backbone).to(self.device)
+        self.module.net.forward = Remembered(self.module.net.forward)
 
     def __call__(self, reference: Image, distorted: Image) -> float:
         """The distance; raises ValueError for images that are too small."""
@@ -118,6 +120,7 @@ class DistsMetric:
     def __init__(self, backbone: str | Path | None = None, *, device: str | torch.device = "cpu") -> None:
         self.device = torch.device(device)
         self.module = load_dists(backbone).to(self.device)
+        self.module.forward_once = Remembered(self.module.forward_once)
 
     def __call__(self, reference: Image, distorted: Image) -> float:
         """The distance; raises ValueError for images that are too small."""
