@@ -138,8 +138,13 @@ def test_export_replaces_an_export_and_nothing_else(run: TrainConfig, export: Pa
         export_run(tmp_path, tmp_path / "out")
 
 
-def test_decoder_only_keeps_encoder_and_scaling(run: TrainConfig, export: Path, photos: Path, tmp_path: Path) -> None:
-    tuned = tiny_run(tmp_path / "ft", photos, "--model.init_from", str(export), "--model.train", "decoder")
+@pytest.mark.parametrize("start", ["export", "run"])
+def test_decoder_only_keeps_encoder_and_scaling(
+    start: str, run: TrainConfig, export: Path, photos: Path, tmp_path: Path
+) -> None:
+    """That of the export it starts from; a run has none yet, and it is measured."""
+    source = {"export": str(export), "run": run.out}[start]
+    tuned = tiny_run(tmp_path / "ft", photos, "--model.init_from", source, "--model.train", "decoder")
     after = load_vae(export_run(Path(tuned.out), tmp_path / "vae", calibration=6)).state_dict()
     before = load_vae(export).state_dict()
     for name, value in before.items():
@@ -148,7 +153,8 @@ def test_decoder_only_keeps_encoder_and_scaling(run: TrainConfig, export: Path, 
     scales = [
         json.loads((folder / "config.json").read_text())["scaling_factor"] for folder in (export, tmp_path / "vae")
     ]
-    assert scales[0] == scales[1]
+    assert scales[0] == pytest.approx(scales[1], rel=1e-6) != 1
+    assert ("its latents are unchanged" in (tmp_path / "vae" / "README.md").read_text()) == (start == "export")
 
 
 def test_warm_start_across_channels_keeps_what_fits(tmp_path: Path) -> None:

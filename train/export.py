@@ -62,8 +62,8 @@ def export_run(
 ) -> Path:
     """Write the averaged network of `run` as a diffusers folder `out`; returns it.
 
-    The scaling factor is measured on `calibration` training images, except after decoder-only training, where the
-    latents, hence also their scaling, are those of the VAE that the run started from. With `ldm`, a CompVis single
+    The scaling factor is measured on `calibration` training images, except after decoder-only training that started
+    from an exported VAE, whose latents, hence also their scaling, are kept. With `ldm`, a CompVis single
     file for ComfyUI and A1111 lies beside the diffusers weights. With `half`, the weights themselves are rounded to float16
     and stored so, and all that is measured is measured with the rounded ones. `about` is a section of Markdown for the model
     card: data, licence, whatever no run knows of itself. Without `pictures` no validation image is shown, for images that are
@@ -88,7 +88,7 @@ def export_run(
     vae = vae.to(accelerator.device)
     images = calibration_images(config, calibration)
     statistics = measure_latents(vae, _batches(images))
-    if config.model.train == "all":
+    if not record["keeps_scaling"]:
         write_scaling(vae, statistics)
 
     aside = out.with_name(f".writing-{out.name}")
@@ -109,7 +109,14 @@ def export_run(
     (aside / "calibration.json").write_text(
         json.dumps({"images": len(images), **dataclasses.asdict(statistics)}, indent=1) + "\n"
     )
-    write_card(aside, vae, config, Measured(record["step"], len(images), statistics, result, measured), about, picture)
+    write_card(
+        aside,
+        vae,
+        config,
+        Measured(record["step"], len(images), statistics, record["keeps_scaling"], result, measured),
+        about,
+        picture,
+    )
     shutil.rmtree(out, ignore_errors=True)
     out.parent.mkdir(parents=True, exist_ok=True)
     aside.rename(out)

@@ -17,6 +17,7 @@ from train.run import Run, build_run
 from train.schedule import StepPlan, plan_step
 from train.sheets import sheet
 from train.validation import Validation
+from train.warm_start import keeps_scaling
 
 
 def train_step(run: Run, batches: Iterator[Batch], plan: StepPlan, meter: Meter) -> list[tuple[str, str]]:
@@ -74,6 +75,7 @@ class VaeJob:
         )  # fmt: skip
         self.batches = iter(loader)
         self.watch = Watch(run.vae.config.latent_channels)
+        self.keeps_scaling = keeps_scaling(config.model)
 
     def update(self, step: int, meter: Meter) -> Updated:
         """One step of both sides."""
@@ -94,7 +96,10 @@ class VaeJob:
 
     def record(self) -> dict[str, Any]:
         """What a checkpoint needs besides weights and step."""
-        return {"vae_config": dict(self.run.vae.config), "config": self.run.config.as_dict()}
+        return {
+            "vae_config": dict(self.run.vae.config), "config": self.run.config.as_dict(),
+            "keeps_scaling": self.keeps_scaling,
+        }  # fmt: skip
 
 
 def train(config: TrainConfig) -> Path:

@@ -35,6 +35,8 @@ class Measured:
     step: int
     calibration_images: int
     statistics: LatentStatistics
+    scaling_kept: bool
+    """Whether the scaling factor is that of the VAE that the run started from."""
     validation: ValidationResult | None
     variants: list[Variant]
 
@@ -59,7 +61,6 @@ def write_card(
     """Write `folder/README.md`; `about` is a section of it, and `picture` a file in the folder to show."""
     statistics, result = measured.statistics, measured.validation
     programs = [[name, loads(reason)] for name, reason in ecosystems(vae.config).items()]
-    kept = config.model.train == "decoder"
     sections = [
         FRONT_MATTER,
         f"{summary(vae.config)} Averaged weights after {measured.step} steps of {config.batch_size} images.",
@@ -69,7 +70,7 @@ def write_card(
         f"Scaling factor {vae.config.scaling_factor:.6g}, "
         + (
             "that of the VAE this decoder was trained for: its latents are unchanged. "
-            if kept
+            if measured.scaling_kept
             else "one over the standard deviation of the latents. "
         )
         + f"Measured on {measured.calibration_images} training images: standard deviation {1 / statistics.scaling_factor:.6g}, "

@@ -31,6 +31,16 @@ def is_run(source: str) -> bool:
     return (Path(source) / "checkpoints").is_dir()
 
 
+def keeps_scaling(config: ModelConfig) -> bool:
+    """Whether the scaling factor of the start stays right: its latents do, and it is that of an export, which measured it."""
+    if config.train == "all" or config.init_from is None:
+        return False
+    if not is_run(config.init_from):
+        return True
+    checkpoint = newest_checkpoint(Path(config.init_from) / "checkpoints")
+    return checkpoint is not None and read_record(checkpoint)["keeps_scaling"]
+
+
 def keep_what_fits(source: AutoencoderKL, target: AutoencoderKL) -> tuple[list[str], list[str]]:
     """Copy every tensor of `source` whose name and shape exist in `target`; returns (kept names, fresh names)."""
     have, want = source.state_dict(), target.state_dict()

@@ -71,6 +71,7 @@ class ImageCodec:
             )
         self.codec, self.model = codec, model
         self._bank = model.bank()
+        self._bits = -np.log2(self._bank, dtype=np.float64)
         self._name = model.short_hash()
 
     @classmethod
@@ -166,7 +167,7 @@ class ImageCodec:
         self, coefficients: Float64[np.ndarray, "c h w"], size: tuple[int, int], index: int, effort: int
     ) -> Compressed:
         scaled = coefficients / self.model.context.steps[index]
-        choose = RateDistortion(scaled, self._bank, self.model.offsets) if effort else Nearest(scaled)
+        choose = RateDistortion(scaled, self._bits, self.model.offsets) if effort else Nearest(scaled)
         return self._encode(choose, coefficients.shape[1:], size, index)
 
     def _encode(self, choose: Choose, grid: tuple[int, ...], size: tuple[int, int], index: int) -> Compressed:

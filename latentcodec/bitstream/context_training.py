@@ -85,7 +85,7 @@ def code_length(
 
 
 def train_network(
-    inputs: Int64[np.ndarray, "n inputs"],
+    inputs: Float64[np.ndarray, "n inputs"],
     target: Float64[np.ndarray, " n"],
     width: Float64[np.ndarray, " n"],
     seed: int,
@@ -156,10 +156,10 @@ def _train_pass(
     scale = model.scales[channel]
     target = np.concatenate([values.ravel() * known.step / scale for known, values in used])
     width = np.concatenate([np.full(values.size, known.step / scale) for known, values in used])
-    network = train_network(np.concatenate(inputs), target, width, seed)
+    network = train_network(np.concatenate(inputs, axis=1).T, target, width, seed)
     model.networks[channel, each.index] = network
     for (known, values), given in zip(used, inputs, strict=True):
-        expected = (network(given)[:, 0] * scale) // LOG_UNIT
+        expected = (network(given)[0] * scale) // LOG_UNIT
         known.learn(channel, each, values * known.step, expected.reshape(values.shape))
 
 

@@ -24,8 +24,8 @@ def integer_log2(
 
 
 def product(
-    inputs: Float64[np.ndarray, "n inputs"], weights: Float64[np.ndarray, "inputs outputs"]
-) -> Float64[np.ndarray, "n outputs"]:
+    weights: Float64[np.ndarray, "outputs inputs"], inputs: Float64[np.ndarray, "inputs n"]
+) -> Float64[np.ndarray, "outputs n"]:
     """A matrix product of integers: exact, and so the same whatever the order of the sums, as long as
     inputs x max |input| x max |weight| is below 2^53, which callers see to."""
-    return inputs @ weights
+    return weights @ inputs

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Float64, Int64
 
 from latentcodec.bitstream.lattice import Pass
 from latentcodec.bitstream.tables import Split
@@ -33,7 +33,8 @@ class RateDistortion:
     to later contexts is not seen (greedy rate-distortion optimised quantisation)."""
 
     scaled: Float64[np.ndarray, "channels height width"]
-    bank: Float32[np.ndarray, "rows symbols"]
+    bits: Float64[np.ndarray, "rows symbols"]
+    """Of each symbol by its table."""
     offsets: Float64[np.ndarray, "rows symbols"]
     weight: float = RATE_WEIGHT
 
@@ -52,5 +53,4 @@ class RateDistortion:
     ) -> Float64[np.ndarray, " n"]:
         symbols = where.symbols(values)
         error = scaled - values - self.offsets[where.table, symbols]
-        bits = where.shift - np.log2(self.bank[where.table, symbols], dtype=np.float64)
-        return error**2 + self.weight * bits
+        return error**2 + self.weight * (where.shift + self.bits[where.table, symbols])
