@@ -119,6 +119,14 @@ class MeanImage:
         return float(np.abs(image - self.mean).mean())
 
 
+def tiles(image: Pixels, side: int | None) -> list[Pixels]:
+    """Squares of `side` pixels beside each other, without what is left at the right and at the bottom; None: the image."""
+    if side is None:
+        return [image]
+    rows, columns = image.shape[0] // side, image.shape[1] // side
+    return [image[side * i : side * (i + 1), side * j : side * (j + 1)] for i in range(rows) for j in range(columns)]
+
+
 def row(
     name: str, size: int | None, normal: dict[str, Scores], other: dict[str, Scores], *, paired: bool
 ) -> dict[str, Any]:
@@ -186,14 +194,21 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--held_out", type=int, default=40, help="normal images that are not fitted on")
     parser.add_argument("--other_images", type=int, default=40, help="of another kind")
     parser.add_argument("--size", type=int, default=256, help="side that all images are cut to")
+    parser.add_argument(
+        "--tiles", type=int | None, default=None,
+        help="cut the images, as large as they are, into squares of so many pixels instead: parts of a surface",
+    )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", type=str | None, default=None)
     parser.add_argument("--json", type=str | None, default=None, help="file to write")
     options = parser.parse(arguments)
     codec = LatentCodec.from_pretrained(options.vae, device=options.device)
-    data = ImageSet(options.data, size=options.size)
-    others = ImageSet(options.others, size=options.size, limit=options.other_images)
-    normal_pixels, other_pixels = [image.pixels for image in data], [image.pixels for image in others]
+    size = options.size if options.tiles is None else None
+    data, others = ImageSet(options.data, size=size), ImageSet(options.others, size=size)
+    normal_pixels, other_pixels = (
+        [part for image in images for part in tiles(image.pixels, options.tiles)] for images in (data, others)
+    )
+    other_pixels = other_pixels[: options.other_images]
     detector, rows = evaluate(
         codec, normal_pixels, other_pixels, options.sizes, held_out=options.held_out, seed=options.seed
     )
@@ -211,6 +226,7 @@ def main(arguments: list[str]) -> None:
     if options.json is not None:
         settings = {
             "vae": Path(options.vae).name, "fingerprint": codec.fingerprint, "data": data.name, "others": others.name,
-            "fitted": detector.images, "calibrated": len(detector.scores), "size": options.size, "seed": options.seed,
+            "fitted": detector.images, "calibrated": len(detector.scores), "size": detector.size, "seed": options.seed,
+            "tiles": options.tiles is not None,
         }  # fmt: skip
         write_results(options.json, "anomaly", settings, rows, codec.device)

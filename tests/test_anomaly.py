@@ -122,6 +122,21 @@ def test_planted_squares_are_found_and_where(codec: LatentCodec, detector: Detec
     assert hits >= 18
 
 
+def test_what_is_too_smooth_is_as_strange_as_what_is_too_rough(codec: LatentCodec) -> None:
+    def grain(seed: int) -> np.ndarray:
+        return np.random.default_rng(seed).integers(60, 200, (64, 64, 3), np.uint8)
+
+    detector = fit(codec, [grain(seed) for seed in range(30)], size=64)
+    clean = [detector.score(codec, grain(100 + seed)).terms for seed in range(10)]
+    smooth = [
+        detector.score(codec, DEFECTS["blur"](grain(200 + seed), 32, grain(0), np.random.default_rng(seed))).terms
+        for seed in range(10)
+    ]
+    found = {name: auroc(*(np.array([terms[name] for terms in some]) for some in (clean, smooth))) for name in TERMS}
+    assert found["detail"] > 0.95
+    assert found["pixel"] < 0.6
+
+
 def test_too_few_images_for_the_rate_give_no_threshold(codec: LatentCodec) -> None:
     few = fit(codec, [normal_image(seed) for seed in range(12)], size=64, rate=0.05)
     assert few.threshold == float("inf")
@@ -133,7 +148,7 @@ def test_what_cannot_be_fitted_is_refused(codec: LatentCodec) -> None:
     images = [normal_image(seed) for seed in range(9)]
     with pytest.raises(AnomalyError, match="at least 9 normal images, found 4"):
         fit(codec, images[:4], size=64)
-    with pytest.raises(AnomalyError, match="terms: expected some of pixel, perceptual, latent; found smell"):
+    with pytest.raises(AnomalyError, match="terms: expected some of pixel, detail, perceptual, latent; found smell"):
         fit(codec, images, terms=["smell"])
     with pytest.raises(AnomalyError, match="rate: expected a share between 0 and 1, found 0"):
         fit(codec, images, rate=0.0)

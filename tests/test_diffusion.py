@@ -1,8 +1,10 @@
 """A diffusion model on a latent store: the loss and its figures, training, resume, two processes, the pipeline."""
 
+import json
 import os
 import shutil
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,16 +16,20 @@ from diffusers import DiTPipeline
 from PIL import Image
 from store_helpers import encode, small_codec, small_vae
 
+from eval.pairing import Spread
+from eval.speed.sides import Comparison
 from latentcodec.codec import LatentCodec
 from latentcodec.store.errors import StoreMismatchError
 from latentcodec.store.preprocessing import Crop, Native, Preprocessing
 from latentcodec.vae.loading import save_vae
+from train.diffusion import benchmark
 from train.diffusion.config import DiffusionConfig, load_diffusion_preset
 from train.diffusion.data import draw, labels_of, open_store
 from train.diffusion.denoising import DenoisingSide, Draws, pointwise_error, unexplained_errors
 from train.diffusion.job import train_diffusion
 from train.diffusion.model import NO_CLASS, build_transformer, noise_schedule
 from train.diffusion.proxy import main as proxy
+from train.health import Meter
 from train.report import read_metrics
 from train.run_config import ConfigError
 from train.state import read_record
@@ -283,3 +289,33 @@ def test_the_proxy_ranks_latents_shuffled_in_space_below(
     assert "2 of 2 seeds" in first
     assert "shuffled in space" in second
     assert str(tmp_path) not in (tmp_path / "proxy.json").read_text()
+
+
+def test_the_cost_of_reading_is_measured_on_the_same_steps(
+    stores: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With both sides in this process, since starting processes is tested elsewhere."""
+    seen: list[list[list[str]]] = []
+
+    def compare_here(*sides: Callable[[], Callable[[], int]], **options: Any) -> Comparison:
+        for prepare in sides:
+            seen.append([])
+            step = prepare()
+            assert [step() for _ in range(3)] == [16, 16, 16]
+        return Comparison(Spread(0.99, 0.98, 1.0, 3), Spread(5.0, 5.0, 5.0, 3), Spread(5.0, 5.0, 5.0, 3), 1, 1)
+
+    def add_loss(meter: Meter, step: int, loss: torch.Tensor, ids: list[str]) -> None:
+        seen[-1].append(ids)
+
+    monkeypatch.setattr(benchmark, "compare", compare_here)
+    monkeypatch.setattr(Meter, "add_loss", add_loss)
+    small = ["--transformer.layers=1", "--transformer.heads=1", "--transformer.head_channels=16", "--batch_size=16"]
+    out = tmp_path / "step.json"
+    benchmark.main([
+        "--store", str(stores / "train"), "--overrides", f"[{','.join([*small, '--mixed_precision=no'])}]", "--json", str(out)
+    ])  # fmt: skip
+    from_store, in_memory = seen
+    assert len({tuple(ids) for ids in from_store}) == 3
+    assert in_memory == [from_store[0]] * 3
+    assert "from the store / in memory: 0.990 (0.980-1.000); 5.0 images/s" in capsys.readouterr().out
+    assert json.loads(out.read_text())["rows"][0]["speedup"]["median"] == 0.99

@@ -1,4 +1,4 @@
-"""`accelerate launch -m train --config FILE` trains; `export`, `cost`, `benchmark`, `diffusion`, `proxy` are beside it."""
+"""`accelerate launch -m train --config FILE` trains; the other `COMMANDS` are beside it."""
 
 import sys
 from collections.abc import Callable
@@ -65,6 +65,12 @@ def _diffusion(arguments: list[str]) -> None:
     train_diffusion(config)
 
 
+def _diffusion_benchmark(arguments: list[str]) -> None:
+    from train.diffusion.benchmark import main
+
+    main(arguments)
+
+
 def _proxy(arguments: list[str]) -> None:
     from train.diffusion.proxy import main
 
@@ -76,6 +82,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "cost": _cost,
     "benchmark": _benchmark,
     "diffusion": _diffusion,
+    "diffusion-benchmark": _diffusion_benchmark,
     "proxy": _proxy,
 }
 

@@ -6,7 +6,7 @@ scores and one more, each place in the order is equally likely, so the share of 
 most the rate asked for (conformal p-value; Vovk et al. 2005).
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,12 +21,21 @@ from latentcodec.images.geometry import resize_short_side
 
 Pixels = UInt8[np.ndarray, "height width 3"]
 
-TERMS: dict[str, Callable[[Look, Gaussian], Map]] = {
-    "pixel": lambda seen, normal: seen.error,
-    "perceptual": lambda seen, normal: seen.features,
-    "latent": lambda seen, normal: normal.distances(seen.vectors.flatten(0, 1)).reshape(seen.vectors.shape[:2]),
+ERRORS: dict[str, Callable[[Look], Map]] = {
+    "pixel": lambda seen: seen.error,
+    "perceptual": lambda seen: seen.features,
 }
-"""Maps by name: (what was seen of an image, the normal latents) -> strangeness of each place, 0 or more."""
+"""Terms that are maps: the larger, the stranger."""
+
+VECTORS: dict[str, Callable[[Look], Float[Tensor, "rows columns features"]]] = {
+    "detail": lambda seen: torch.log(seen.error + _LEAST_ERROR)[..., None],
+    "latent": lambda seen: seen.vectors,
+}
+"""Terms that are distances to a Gaussian of normal places, so that too little is as strange as too much: a blurred patch is
+reconstructed better than a normal image ever is."""
+
+TERMS = ("pixel", "detail", "perceptual", "latent")
+_LEAST_ERROR = 1e-6
 
 WORST_SHARE = 0.01
 """The strangest places of an image that its term is the mean of: a small defect is not drowned by a large normal rest."""
@@ -42,7 +51,7 @@ class AnomalyError(ValueError):
 
 @dataclass(frozen=True)
 class Calibration:
-    """What a term is like on normal images that the Gaussian was not fitted on."""
+    """What a term is like on normal images that nothing was fitted on."""
 
     median: float
     """Of the images' terms."""
@@ -78,13 +87,14 @@ class Detector:
     """Short side that images are resized to, in pixels."""
     rate: float
     """Share of normal images that may be called anomalous."""
-    normal: Gaussian
+    normals: Mapping[str, Gaussian]
+    """Of each term of VECTORS."""
     calibrations: dict[str, Calibration]
     """Of each term."""
     scores: Float64[np.ndarray, " images"]
     """Of the calibration images, sorted."""
     images: int
-    """That the Gaussian was fitted on."""
+    """That the Gaussians were fitted on."""
 
     @property
     def threshold(self) -> float:
@@ -102,7 +112,7 @@ class Detector:
             raise AnomalyError(
                 f"the detector was fitted with the VAE {self.fingerprint}, found {codec.fingerprint}; take that one, or fit anew"
             )
-        maps = _maps(look(codec, resize_short_side(image, self.size)), self.normal, list(self.calibrations))
+        maps = _maps(look(codec, resize_short_side(image, self.size)), self.normals, list(self.calibrations))
         terms = {name: _in_units(worst(values), self.calibrations[name]) for name, values in maps.items()}
         heat = torch.stack([
             (values - self.calibrations[name].place_mean) / self.calibrations[name].place_spread
@@ -119,9 +129,9 @@ def fit(
     *,
     size: int = 256,
     rate: float = 0.05,
-    terms: Sequence[str] = tuple(TERMS),
+    terms: Sequence[str] = TERMS,
 ) -> Detector:
-    """Learn what is normal: two of three images fit the Gaussian of latents, the third calibrates.
+    """Learn what is normal: two of three images fit the Gaussians, the third calibrates.
 
     Args:
         images: normal ones, in an order that does not matter to them; each is read once.
@@ -138,24 +148,26 @@ def fit(
         raise AnomalyError(f"terms: expected some of {', '.join(TERMS)}; found none")
     if not 0 < rate < 1:
         raise AnomalyError(f"rate: expected a share between 0 and 1, found {rate}")
-    gaussian, held_out, count = GaussianFit(), [], 0
+    fits = {name: GaussianFit() for name in terms if name in VECTORS}
+    held_out, count = [], 0
     for image in images:
         seen = look(codec, resize_short_side(image, size))
         count += 1
         if count % _CALIBRATION_SHARE == 0:
             held_out.append(seen)
         else:
-            gaussian.add(seen.vectors.flatten(0, 1))
+            for name, of_term in fits.items():
+                of_term.add(VECTORS[name](seen).flatten(0, 1))
     if count < _LEAST_IMAGES:
         raise AnomalyError(f"expected at least {_LEAST_IMAGES} normal images, found {count}; give more")
-    normal = gaussian.fitted()
-    maps = [_maps(seen, normal, terms) for seen in held_out]
+    normals = {name: of_term.fitted() for name, of_term in fits.items()}
+    maps = [_maps(seen, normals, terms) for seen in held_out]
     calibrations = {name: _calibration([of_image[name] for of_image in maps]) for name in terms}
     scores = [
         float(np.mean([_in_units(worst(of_image[name]), calibrations[name]) for name in terms])) for of_image in maps
     ]
     return Detector(
-        codec.fingerprint, size, rate, normal, calibrations, np.sort(np.array(scores)), count - len(held_out)
+        codec.fingerprint, size, rate, normals, calibrations, np.sort(np.array(scores)), count - len(held_out)
     )
 
 
@@ -165,8 +177,16 @@ def worst(values: Map) -> float:
     return float(values.flatten().topk(count).values.mean())
 
 
-def _maps(seen: Look, normal: Gaussian, terms: Iterable[str]) -> dict[str, Map]:
-    return {name: TERMS[name](seen, normal) for name in terms}
+def _maps(seen: Look, normals: Mapping[str, Gaussian], terms: Iterable[str]) -> dict[str, Map]:
+    """Strangeness of each place, 0 or more."""
+    found = {}
+    for name in terms:
+        if name in ERRORS:
+            found[name] = ERRORS[name](seen)
+        else:
+            vectors = VECTORS[name](seen)
+            found[name] = normals[name].distances(vectors.flatten(0, 1)).reshape(vectors.shape[:2])
+    return found
 
 
 def _calibration(maps: Sequence[Map]) -> Calibration:

@@ -9,7 +9,7 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 
-from latentcodec.anomaly.detector import TERMS, AnomalyError, Calibration, Detector
+from latentcodec.anomaly.detector import TERMS, VECTORS, AnomalyError, Calibration, Detector
 from latentcodec.anomaly.gaussian import Gaussian
 from latentcodec.aside import written_aside
 
@@ -22,10 +22,9 @@ def write_detector(detector: Detector, path: Path) -> None:
         "fingerprint": detector.fingerprint, "size": detector.size, "rate": detector.rate, "images": detector.images,
         "calibrations": {name: asdict(of_term) for name, of_term in detector.calibrations.items()},
     }  # fmt: skip
-    tensors = {
-        "mean": detector.normal.mean, "whitening": detector.normal.whitening.contiguous(),
-        "scores": torch.from_numpy(detector.scores),
-    }  # fmt: skip
+    tensors = {"scores": torch.from_numpy(detector.scores)}
+    for name, normal in detector.normals.items():
+        tensors |= {f"{name}.mean": normal.mean, f"{name}.whitening": normal.whitening.contiguous()}
     with written_aside(path) as aside:
         safetensors.torch.save_file(tensors, aside, {"format": _FORMAT, "detector": json.dumps(about)})
 
@@ -41,14 +40,16 @@ def read_detector(path: Path) -> Detector:
             metadata = file.metadata() or {}
             if metadata.get("format") != _FORMAT:
                 raise AnomalyError(f"{path}: expected a detector, found a file of another kind; fit one")
-            tensors = {name: file.get_tensor(name) for name in ("mean", "whitening", "scores")}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no dictionary
         about = json.loads(metadata["detector"])
         calibrations = {name: Calibration(**of_term) for name, of_term in about["calibrations"].items()}
+        normals = {
+            name: Gaussian(tensors[f"{name}.mean"], tensors[f"{name}.whitening"])
+            for name in calibrations if name in VECTORS
+        }  # fmt: skip
+        scores = tensors["scores"].numpy()
     except (SafetensorError, OSError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise AnomalyError(f"{path}: cannot be read as a detector ({error}); fit it again") from error
     if unknown := [name for name in calibrations if name not in TERMS]:
         raise AnomalyError(f"{path}: has the terms {', '.join(unknown)}, which this version does not know; update it")
-    return Detector(
-        about["fingerprint"], about["size"], about["rate"], Gaussian(tensors["mean"], tensors["whitening"]), calibrations,
-        tensors["scores"].numpy(), about["images"],
-    )  # fmt: skip
+    return Detector(about["fingerprint"], about["size"], about["rate"], normals, calibrations, scores, about["images"])

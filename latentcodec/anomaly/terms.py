@@ -1,4 +1,4 @@
-"""How strange each place of an image is, in three ways that need nothing but the VAE.
+"""What the terms of an anomaly look at, for each place of an image; nothing is needed but the VAE.
 
 A place is a position of the latents: a square of `factor` pixels. What a VAE cannot reconstruct it has not seen the like of
 (pixels); the same judged by the encoder's own activations, unit-normalised at each place as LPIPS does with a classifier's
@@ -21,6 +21,7 @@ from latentcodec.padding import reflect_pad
 Map = Float[Tensor, "rows columns"]
 
 _SCALE = 1e-10
+_LEAST_VARIANCE = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +33,7 @@ class Look:
     features: Map
     """Squared distance of unit-normalised encoder activations, summed over the encoder's levels."""
     vectors: Float[Tensor, "rows columns features"]
-    """Latents of each place, the mean of those around it, and their deviation."""
+    """Latents of each place, the mean of those around it, and the logarithm of their deviation."""
 
 
 class EncoderFeatures:
@@ -74,5 +75,5 @@ def _neighbourhoods(latents: Float[Tensor, "channels rows columns"]) -> Float[Te
     """Each place's latents, and mean and deviation over the 3 x 3 places around it."""
     padded = F.pad(latents[None], (1, 1, 1, 1), mode="replicate")
     mean = F.avg_pool2d(padded, 3, stride=1)
-    spread = (F.avg_pool2d(padded.square(), 3, stride=1) - mean.square()).clamp_min(0).sqrt()
-    return torch.cat([latents, mean[0], spread[0]]).permute(1, 2, 0)
+    variance = (F.avg_pool2d(padded.square(), 3, stride=1) - mean.square()).clamp_min(_LEAST_VARIANCE)
+    return torch.cat([latents, mean[0], 0.5 * variance[0].log()]).permute(1, 2, 0)
