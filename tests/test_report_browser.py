@@ -386,6 +386,20 @@ def contrast(opened: Opened, selector: str) -> float:
     return float((light[1] + 0.05) / (light[0] + 0.05))
 
 
+def test_nothing_scrolls_over_the_masthead(desktop: Opened) -> None:
+    over = desktop.page.evaluate(
+        """[...document.querySelectorAll(".track .bar, .track .point, thead, canvas, .chip")].map((each) => {
+            each.scrollIntoView({ block: "start", behavior: "instant" });
+            const box = each.getBoundingClientRect();
+            const [x, y] = [box.left + box.width / 2, box.top + Math.min(box.height, 20) / 2];
+            const under = y < document.querySelector(".masthead").getBoundingClientRect().bottom;
+            return under && !document.elementFromPoint(x, y).closest(".masthead") ? each.className || each.tagName : null;
+        })"""
+    )
+    assert len(over) > 5
+    assert not list(filter(None, over))
+
+
 def test_text_has_enough_contrast(themed: tuple[str, Opened]) -> None:
     _, opened = themed
     for selector in (
@@ -396,7 +410,7 @@ def test_text_has_enough_contrast(themed: tuple[str, Opened]) -> None:
         "td.best",
         ".labels text",
         ".axes text",
-        ".bar nav a",
+        ".masthead nav a",
         "dt",
     ):
         assert contrast(opened, selector) >= 4.5, selector
