@@ -129,11 +129,11 @@ def test_what_is_too_smooth_is_as_strange_as_what_is_too_rough() -> None:
     def grain(seed: int) -> np.ndarray:
         return np.random.default_rng(seed).integers(60, 200, (64, 64, 3), np.uint8)
 
-    detector = fit(codec, [grain(seed) for seed in range(30)], size=64)
-    clean = [detector.score(codec, grain(100 + seed)).terms for seed in range(10)]
+    detector = fit(codec, [grain(seed) for seed in range(15)], size=64)
+    clean = [detector.score(codec, grain(100 + seed)).terms for seed in range(6)]
     smooth = [
         detector.score(codec, DEFECTS["blur"](grain(200 + seed), 32, grain(0), np.random.default_rng(seed))).terms
-        for seed in range(10)
+        for seed in range(6)
     ]
     found = {name: auroc(*(np.array([terms[name] for terms in some]) for some in (clean, smooth))) for name in TERMS}
     assert found["detail"] > 0.95

@@ -18,7 +18,8 @@ FORBIDDEN = {"latentcodec": {"eval", "train", "tests"}, "eval": {"train", "tests
 # The extension points: (module, name). Each is a plain dict from a name to an imported object.
 REGISTRIES = [
     ("latentcodec.cli", "COMMANDS"),
-    ("latentcodec.anomaly.detector", "TERMS"),
+    ("latentcodec.anomaly.detector", "ERRORS"),
+    ("latentcodec.anomaly.detector", "VECTORS"),
     ("latentcodec.augmentation", "KINDS"),
     ("latentcodec.images.sources", "SOURCES"),
     ("latentcodec.interpolation", "METHODS"),
