@@ -7,6 +7,7 @@ absolute difference to the mean of the normal images.
 """
 
 from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -206,9 +207,9 @@ def main(arguments: list[str]) -> None:
     size = options.size if options.tiles is None else None
     data, others = ImageSet(options.data, size=size), ImageSet(options.others, size=size)
     normal_pixels, other_pixels = (
-        [part for image in images for part in tiles(image.pixels, options.tiles)] for images in (data, others)
+        list(islice((part for image in images for part in tiles(image.pixels, options.tiles)), most))
+        for images, most in ((data, None), (others, options.other_images))
     )
-    other_pixels = other_pixels[: options.other_images]
     detector, rows = evaluate(
         codec, normal_pixels, other_pixels, options.sizes, held_out=options.held_out, seed=options.seed
     )

@@ -21,6 +21,8 @@ from latentcodec.images.geometry import resize_short_side
 
 Pixels = UInt8[np.ndarray, "height width 3"]
 
+_LEAST_ERROR = 1e-6
+
 ERRORS: dict[str, Callable[[Look], Map]] = {
     "pixel": lambda seen: seen.error,
     "perceptual": lambda seen: seen.features,
@@ -35,7 +37,6 @@ VECTORS: dict[str, Callable[[Look], Float[Tensor, "rows columns features"]]] = {
 reconstructed better than a normal image ever is."""
 
 TERMS = ("pixel", "detail", "perceptual", "latent")
-_LEAST_ERROR = 1e-6
 
 WORST_SHARE = 0.01
 """The strangest places of an image that its term is the mean of: a small defect is not drowned by a large normal rest."""

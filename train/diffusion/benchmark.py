@@ -43,9 +43,9 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--json", type=str | None, default=None, help="file to write")
     options = parser.parse(arguments)
     config = load_diffusion_preset(
-        options.preset, "--store.train", options.store, *options.overrides, "--out", "out/benchmark"
-    )
-    config = dataclasses.replace(config, validation=dataclasses.replace(config.validation, pictures=0))
+        options.preset, "--store.train", options.store, *options.overrides,
+        "--validation.pictures", "0", "--out", "out/benchmark",
+    )  # fmt: skip
     device = make_accelerator(config).device
     sides = (partial(trainer_step, config, from_store=kept) for kept in (True, False))
     found = compare(*sides, rounds=options.rounds, device=device, warm_up=2)
