@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
-from latentcodec.bitstream import context_training
 from latentcodec.bitstream.codec import ImageCodec, TargetError
 from latentcodec.bitstream.container import MAGIC, Frame, Limits, parse
 from latentcodec.bitstream.errors import BitstreamError
@@ -33,6 +32,8 @@ from latentcodec.vae.presets import build_vae
 
 GOLDEN = Path(__file__).parent / "expected" / "bitstream"
 VAE = GOLDEN / "vae"
+SECOND = GOLDEN / "second"
+"""Another model of the same VAE, whose networks see more."""
 FILE = GOLDEN / "version-1.lvc"
 STEP_INDEX = 568
 """Of that file: quality 45."""
@@ -42,6 +43,11 @@ ROOT = Path(__file__).resolve().parents[1]
 @pytest.fixture(scope="module")
 def codec() -> ImageCodec:
     return ImageCodec.from_pretrained(VAE, dtype=torch.float32, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def second(codec: ImageCodec) -> ImageCodec:
+    return ImageCodec(codec.codec, load_model(SECOND, codec.codec.fingerprint))
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +70,18 @@ def test_version_1_files_are_read_for_ever(codec: ImageCodec, golden: bytes) -> 
 def test_version_1_files_are_written_to_the_same_bytes(codec: ImageCodec, golden: bytes) -> None:
     expected = np.load(GOLDEN / "version-1.npz")["integers"].astype(np.int64)
     assert codec.compress_integers(expected, (61, 83), parse(golden).step_index).data == golden
+
+
+def test_files_of_a_second_model_are_read_and_written_for_ever(
+    codec: ImageCodec, second: ImageCodec, golden: bytes
+) -> None:
+    expected = np.load(GOLDEN / "version-1.npz")["integers"].astype(np.int64)
+    data = (SECOND / "version-1.lvc").read_bytes()
+    np.testing.assert_array_equal(second.integers(data), expected)
+    assert second.compress_integers(expected, (61, 83), parse(golden).step_index).data == data
+    assert (codec.model.context.version, second.model.context.version) == (1, 2)
+    with pytest.raises(BitstreamError, match="name the VAE that made it"):
+        codec.integers(data)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -93,13 +111,16 @@ INTEGERS = st.one_of(
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(data=st.data(), rows=st.integers(1, 14), columns=st.integers(1, 14), step=st.integers(0, 1023))
+@given(
+    data=st.data(), rows=st.integers(1, 14), columns=st.integers(1, 14), step=st.integers(0, 1023), newest=st.booleans()
+)
 def test_whatever_integers_come_back(
-    codec: ImageCodec, data: st.DataObject, rows: int, columns: int, step: int
+    codec: ImageCodec, second: ImageCodec, data: st.DataObject, rows: int, columns: int, step: int, newest: bool
 ) -> None:
     values = data.draw(arrays.arrays(np.int64, (4, rows, columns), elements=INTEGERS, fill=st.integers(-1, 1)))
-    found = codec.compress_integers(values, (8 * rows, 8 * columns), step)
-    np.testing.assert_array_equal(codec.integers(found.data), values)
+    used = second if newest else codec
+    found = used.compress_integers(values, (8 * rows, 8 * columns), step)
+    np.testing.assert_array_equal(used.integers(found.data), values)
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -149,9 +170,8 @@ def test_effort_spends_fewer_bytes_on_the_same_cost(codec: ImageCodec) -> None:
 
 def test_effort_2_comes_nearer_where_encoder_and_decoder_disagree(monkeypatch: pytest.MonkeyPatch) -> None:
     """A decoder that loses a fifth of the contrast: stronger latents mend that, and no choice of integers does."""
-    monkeypatch.setattr(context_training, "_UPDATES", 30)
     vae = LatentCodec(handmade_vae(gain=0.8))
-    codec = ImageCodec(vae, prepare_bitstream(vae, [picture(32, index) for index in range(8)]))
+    codec = ImageCodec(vae, prepare_bitstream(vae, [picture(32, index) for index in range(8)], updates=30))
     image = picture(32, 9)
     found = [codec.compress(image, quality=65.0, effort=effort) for effort in (1, 2)]
     errors = [np.square(codec.decompress(each.data).astype(float) - image).mean() for each in found]
@@ -307,10 +327,9 @@ def test_the_decoders_sensitivity_is_that_of_small_errors(codec: ImageCodec) -> 
     assert 0.6 < change / float(predicted) < 1.7
 
 
-def test_preparing_is_repeatable(monkeypatch: pytest.MonkeyPatch, codec: ImageCodec) -> None:
-    monkeypatch.setattr(context_training, "_UPDATES", 30)
+def test_preparing_is_repeatable(codec: ImageCodec) -> None:
     images = [picture(96, index) for index in range(8)]
-    models = [prepare_bitstream(codec.codec, images) for _ in range(2)]
+    models = [prepare_bitstream(codec.codec, images, updates=30) for _ in range(2)]
     assert models[0].hash() == models[1].hash()
     with pytest.raises(ValueError, match="at least 8"):
         prepare_bitstream(codec.codec, images[:2])
@@ -335,16 +354,16 @@ def test_the_commands(tmp_path: Path, codec: ImageCodec, capsys: pytest.CaptureF
 
 
 def test_prepare_bitstream_writes_beside_the_vae(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, codec: ImageCodec, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, codec: ImageCodec, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(context_training, "_UPDATES", 5)
     photos = tmp_path / "photos"
     photos.mkdir()
     for index in range(9):
         Image.fromarray(picture(64, index)).save(photos / f"{index}.png")
     (photos / "broken.png").write_bytes(b"nothing")
     codec.codec.vae.save_pretrained(tmp_path / "vae")
-    assert main(["prepare-bitstream", str(tmp_path / "vae"), "--images", str(photos), "--dtype", "float32"]) == 0
+    options = ["--images", str(photos), "--updates", "5", "--dtype", "float32"]
+    assert main(["prepare-bitstream", str(tmp_path / "vae"), *options]) == 0
     assert "broken.png is left out" in capsys.readouterr().out
     again = ImageCodec.from_pretrained(tmp_path / "vae", dtype=torch.float32, device="cpu")
     data = again.compress(picture(64)).data

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from latentcodec.bitstream.context import HIDDEN, INPUT_LIMIT, Network
+from latentcodec.bitstream.context import INPUT_LIMIT, Network
 from latentcodec.bitstream.entropy import LEAST_BITS, Decoder, Encoder, check_length, probabilities
 from latentcodec.bitstream.errors import BitstreamError
 from latentcodec.bitstream.integers import LOG_UNIT, integer_log2, log2_table
@@ -31,6 +31,7 @@ from latentcodec.bitstream.tables import (
     spread,
 )  # fmt: skip
 from latentcodec.bitstream.transform import RESOLUTION, fit_transform
+from latentcodec.bitstream.view import VIEWS
 
 BANK = probabilities(integer_frequencies(logistic_probabilities()))
 
@@ -155,13 +156,16 @@ def test_escapes_are_marked() -> None:
     assert found.tolist() == [62, ESCAPE, ESCAPE]
 
 
-@given(st.integers(1, 40), st.integers(1, 40))
-def test_passes_meet_every_position_once_and_know_their_neighbours(height: int, width: int) -> None:
+@given(st.integers(1, 40), st.integers(1, 40), st.sampled_from(sorted(VIEWS)))
+def test_passes_meet_every_position_once_and_know_what_is_seen(height: int, width: int, version: int) -> None:
     met = np.zeros((height, width), int)
     for each in passes():
         rows, columns = each.slices()
         known = np.pad(met, REACH, constant_values=1)
-        for down, right in each.neighbours:
+        seen = VIEWS[version].own(each)
+        assert seen[: len(each.neighbours)] == each.neighbours
+        assert len(set(seen)) == len(seen)
+        for down, right in seen:
             part = known[REACH + down : REACH + down + height, REACH + right : REACH + right + width][rows, columns]
             assert (part == 1).all(), f"{each} does not know {down, right}"
         met[rows, columns] += 1
@@ -185,30 +189,30 @@ def test_the_tables_of_integers_never_change() -> None:
         index_of_quality(0.5)
 
 
-def random_network(inputs: int, seed: int) -> Network:
+def random_network(inputs: int, hidden: int, seed: int) -> Network:
     random = np.random.default_rng(seed)
 
     def draw(*shape: int) -> Any:
         return random.integers(-(2**15), 2**15, shape).astype(np.float64)
 
     return Network(
-        draw(inputs, HIDDEN), draw(HIDDEN) * 1000, draw(HIDDEN, HIDDEN), draw(HIDDEN) * 1000, draw(HIDDEN, 2),
+        draw(inputs, hidden), draw(hidden) * 1000, draw(hidden, hidden), draw(hidden) * 1000, draw(hidden, 2),
         draw(inputs, 2), draw(2) * 1000,
     )  # fmt: skip
 
 
 @settings(max_examples=20)
-@given(st.integers(1, 60), st.integers(0, 1000))
-def test_networks_compute_in_integers(inputs: int, seed: int) -> None:
+@given(st.integers(1, 60), st.integers(1, 70), st.integers(0, 1000))
+def test_networks_compute_in_integers(inputs: int, hidden: int, seed: int) -> None:
     """Against Python's integers, which have no limit, with the largest weights and inputs there are."""
-    network = random_network(inputs, seed)
+    network = random_network(inputs, hidden, seed)
     given_ = np.random.default_rng(seed).integers(-INPUT_LIMIT, INPUT_LIMIT + 1, (9, inputs))
     exact = {name: np.vectorize(int, otypes=[object])(value) for name, value in vars(network).items()}
-    hidden = given_.astype(object)
+    values = given_.astype(object)
     for layer in ("first", "second"):
-        sums = (hidden @ exact[layer] + exact[f"{layer}_bias"]) // 4096
-        hidden = np.clip(sums, 0, 2**20)
-    out = (hidden @ exact["last"] + given_.astype(object) @ exact["linear"] + exact["last_bias"]) // 4096
+        sums = (values @ exact[layer] + exact[f"{layer}_bias"]) // 4096
+        values = np.clip(sums, 0, 2**20)
+    out = (values @ exact["last"] + given_.astype(object) @ exact["linear"] + exact["last_bias"]) // 4096
     np.testing.assert_array_equal(network(given_.T.astype(np.float64)).T, out.astype(np.int64))
 
 

@@ -25,7 +25,7 @@ RULES = {
     "adaptive": ["--adversarial.rule", "adaptive"],
     "lecam": ["--adversarial.lecam", "0.1"],
     "r1": ["--adversarial.r1", "0.1", "--adversarial.r1_every", "2"],
-    "equivariance": ["--equivariance.probability", "0.7"],
+    "equivariance": ["--equivariance.probability", "0.7", "--equivariance.latent_weight", "0.1"],
 }
 ACCUMULATED = {"constant": [*RULES["constant"], "--accumulate", "2"]}
 

@@ -171,6 +171,8 @@ def test_warm_start_across_channels_keeps_what_fits(tmp_path: Path) -> None:
     assert all(name in notes[1] for name in fresh)
     assert all(torch.equal(source.state_dict()[name], target.state_dict()[name]) for name in kept)
     assert len(kept) == len(source.state_dict()) - 7
+    # The fresh posterior starts narrow, as that of a random network does; its noise would drown the new latents.
+    assert target.encode(torch.rand(1, 3, 64, 64) * 2 - 1).latent_dist.logvar.mean().item() == pytest.approx(-6, abs=1)
 
 
 def test_a_run_can_start_from_a_run(run: TrainConfig) -> None:

@@ -94,6 +94,9 @@ def test_plan_is_a_function_of_the_step() -> None:
     assert 70 < len(drawn) < 120
     assert {transform.quarter_turns for transform in drawn} == {0, 1, 2, 3}
     assert all(8 <= transform.scale_32nds < 32 for transform in drawn)
+    upright = load_preset("tiny", "--equivariance.probability", "1", "--equivariance.turns", "false")
+    found = [plan_step(upright, step).transform for step in range(50)]
+    assert {transform.quarter_turns for transform in found if transform is not None} == {0}
 
 
 def test_r1_is_lazy() -> None:

@@ -133,11 +133,18 @@ def test_again_measures_nothing(finished: Path, photos: Path, capsys: pytest.Cap
         record["rows"], record["bd_rates"], record["settings"],
     )  # fmt: skip
     for text in (
-        "3 images of photos: 2 of 176x168, 1 of 91x73", "psnr dB", "no file", "BD-rate against jpeg", "undefined: no overlap",
+        "3 images of photos: 2 of 176x168, 1 of 91x73", "psnr dB", "no file", "BD-rate: bits", "against jpeg\n",
+        "undefined: no overlap",
         "note: skipped torn.jpg: ", "note: ms_ssim leaves out 1 images that are too small for it, such as small.png",
     ):  # fmt: skip
         assert text in printed
     assert "published" not in printed
+
+    narrower = ["--anchor", "jpeg, webp", "--most_bpp", "0.5"]
+    assert main([*arguments, *same, *narrower]) == 0
+    assert "against webp, up to 0.5 bpp" in capsys.readouterr().out
+    found = [(each["anchor"], each["most_bpp"]) for each in record_of(finished)["bd_rates"]]
+    assert list(dict.fromkeys(found)) == [("jpeg", None), ("webp", None), ("jpeg", 0.5), ("webp", 0.5)]
 
     assert main([*arguments, "--codecs", "jpeg,jpeg-444", "--qualities", "jpeg=20,jpeg-444=20/60"]) == 0
     more = (finished / "r.images.jsonl").read_bytes()

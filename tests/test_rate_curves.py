@@ -118,6 +118,21 @@ def test_beaten_points_are_left_out_and_counted() -> None:
     assert found.percent == bd_rate("w", wavy.front(lower_is_better=False), "anchor", ANCHOR, "psnr").percent
 
 
+def test_a_limit_compares_what_costs_less() -> None:
+    """Two curves that cross at 0.4 bpp: below, the one needs half the bits, above, twice as many."""
+    test = Curve((0.05, 0.1, 0.2, 0.4, 1.6, 3.2), (27.0, 29.5, 30.5, 32.0, 34.5, 37.0))
+    whole = bd_rate("t", test, "a", ANCHOR, "psnr")
+    part = bd_rate("t", test, "a", ANCHOR, "psnr", 0.4)
+    assert part.percent < whole.percent
+    assert (part.scores, part.most_bpp, whole.most_bpp) == ((27.0, 32.0), 0.4, None)
+    cut = bd_rate("t", test, "a", ANCHOR, "psnr", 0.3)
+    (end,) = score_at(test, [0.3])
+    assert cut.scores == (27.0, min(end, *score_at(ANCHOR, [0.3])))
+    assert ANCHOR.up_to(10.0, lower_is_better=False) == ANCHOR
+    none = bd_rate("t", test, "a", ANCHOR, "psnr", 0.06)
+    assert (none.percent, none.undefined) == (None, "fewer than two points")
+
+
 def test_scores_between_points() -> None:
     assert score_at(ANCHOR, [0.1, 0.4, 1.6]) == pytest.approx([27.0, 32.0, 37.0])
     (between,) = score_at(ANCHOR, [0.3])
@@ -214,8 +229,9 @@ def test_bd_table_says_what_is_missing() -> None:
         BdRate("webp", "jpeg", "psnr", -28.14, 0.93, (27.0, 36.0), None, 0),
         BdRate("mine", "jpeg", "psnr", None, 0.0, None, "no overlap", 0),
     ]
-    head, names, webp, mine = bd_lines(found, "jpeg", ["psnr"])
-    assert "BD-rate against jpeg" in head
+    head, anchor, names, webp, mine = bd_lines(found, ["psnr"])
+    assert anchor == "against jpeg"
+    assert "bits for the same score" in head
     assert names.split() == ["psnr"]
     assert webp.split(maxsplit=1) == ["webp", "-28.1 % (93 %)"]
     assert mine.split(maxsplit=1) == ["mine", "undefined: no overlap"]

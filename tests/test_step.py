@@ -13,7 +13,7 @@ from latentcodec.vae.presets import build_vae
 from train.adversarial import GAN_LOSSES
 from train.config import AdversarialConfig, LossConfig, load_preset
 from train.discriminators import DISCRIMINATORS
-from train.losses import TERMS
+from train.losses import TERMS, latent_equivariance
 from train.schedule import StepPlan
 from train.step import DiscriminatorSide, GeneratorSide
 
@@ -163,6 +163,36 @@ def test_transform_acts_on_latents_and_targets_alike(vae: AutoencoderKL, batch: 
     assert output.targets.shape == output.reconstructions.shape == (2, 3, 32, 32)
     torch.testing.assert_close(output.targets, half.images(images))
     torch.testing.assert_close(output.loss, (output.targets - output.reconstructions).abs().mean())
+
+
+def test_the_error_between_latents_is_weighed_in(vae: AutoencoderKL, batch: tuple[Tensor, Tensor]) -> None:
+    """Against its formula, with gradients to the encoder from both sides, and none without a transform."""
+    images, noise = batch
+    half = Transform(scale_32nds=16, quarter_turns=0)
+    side = GeneratorSide(vae, LossConfig(weights={"l1": 1.0}), AdversarialConfig())
+    plain = side(images, noise, plan(transform=half))
+    weighed = side(images, noise, plan(transform=half, latent_weight=0.5))
+    of_half = vae.encode(half.images(images)).latent_dist.mean
+    halved = half.latents(vae.encode(images).latent_dist.mean)
+    expected = torch.stack(
+        [(one - other).square().mean() / other.square().mean() for one, other in zip(of_half, halved, strict=True)]
+    ).mean()
+    torch.testing.assert_close(weighed.scalars["equivariance"], expected, rtol=2e-3, atol=0)  # but for the floor
+    torch.testing.assert_close(weighed.loss - plain.loss, 0.5 * weighed.scalars["equivariance"])
+    assert "equivariance" not in side(images, noise, plan(latent_weight=0.5)).scalars
+    summed = GeneratorSide(vae, LossConfig(weights={"l1": 1.0}, reduction="ldm_sum"), AdversarialConfig())
+    whole = summed(images, noise, plan(transform=half, latent_weight=0.5))
+    torch.testing.assert_close(whole.loss, weighed.loss * weighed.targets[0].numel())
+
+
+def test_latents_that_follow_the_image_have_no_error() -> None:
+    latents = torch.randn(3, 4, 6, 6)
+    assert latent_equivariance(latents, latents) == 0
+    torch.testing.assert_close(latent_equivariance(9 * latents, 10 * latents), torch.tensor(0.01), rtol=1e-3, atol=0)
+    # Micro-batches add up.
+    other = latents + torch.rand(3, 1, 1, 1)
+    parts = torch.stack([latent_equivariance(a[None], b[None]) for a, b in zip(latents, other, strict=True)])
+    torch.testing.assert_close(latent_equivariance(latents, other), parts.mean())
 
 
 def test_bf16_autocast_keeps_losses_and_weights_in_fp32(vae: AutoencoderKL, batch: tuple[Tensor, Tensor]) -> None:

@@ -26,7 +26,7 @@ class ModelConfig:
     latent_channels: int | None = None
     """Change the number of latent channels. With `init_from`, every tensor that still fits is kept and the others are named."""
     initial_logvar: float = -6.0
-    """Log-variance of a random network's posterior. At 0 (LDM) the noise drowns the first latents for hundreds of steps."""
+    """Log-variance of the posterior where its layer is random. At 0 (LDM) the noise drowns the first latents for long."""
     train: Literal["all", "decoder"] = "all"
     """`decoder`: the encoder and the latents, hence also their statistics, stay as they are."""
     noise_scale: tuple[float, float] = (1.0, 1.0)
@@ -149,11 +149,20 @@ class EquivarianceConfig:
     """First step at which this happens."""
     min_scale: float = 0.25
     """Smallest scale; drawn in 32nds from [min_scale, 1)."""
+    turns: bool = True
+    """Turn by multiples of 90 degrees as well; without, only scales are drawn."""
+    latent_weight: float = 0.0
+    """Weight of the error between the latents themselves, in those steps: what transformed latents are off from the latents
+    of the transformed image, squared and relative (`train.losses.latent_equivariance`). EQ-VAE itself has 0."""
 
     def __post_init__(self) -> None:
         require(
             0 <= self.probability <= 1,
             f"equivariance.probability: expected 0 to 1; found {self.probability}",
+        )
+        require(
+            self.latent_weight >= 0,
+            f"equivariance.latent_weight: expected at least 0; found {self.latent_weight}",
         )
 
 

@@ -25,6 +25,9 @@ MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 SSIM_RADIUS = 5
 """Half the side of SSIM's window of 11 pixels, whose sigma is 1.5 (Wang et al. 2004)."""
 
+_LATENT_FLOOR = 1e-4
+"""Added to the mean square that an error of latents is relative to, for the grey images whose latents are all but 0."""
+
 
 @contextmanager
 def full_precision(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
@@ -170,6 +173,18 @@ def kl(
     means the same here. (Weighing summed nats by 1e-6 against a mean L1 is a KL some 200,000 times heavier at 256 px.)
     """
     return kl_nats_per_image(mean, logvar).mean() / image_values
+
+
+def latent_equivariance(
+    of_transformed: Float[Tensor, "batch channels height width"],
+    transformed: Float[Tensor, "batch channels height width"],
+) -> Float[Tensor, ""]:
+    """|E(tau(x)) - tau(E(x))|^2 over |tau(E(x))|^2, of each image, then their mean: a scale of the latents changes nothing.
+
+    Per image and not per batch, so that micro-batches and processes add up to the same loss.
+    """
+    error = (of_transformed - transformed).square().mean(dim=(1, 2, 3))
+    return (error / (transformed.square().mean(dim=(1, 2, 3)) + _LATENT_FLOOR)).mean()
 
 
 @dataclass

@@ -35,6 +35,8 @@ class StepPlan:
     r1_weight: float
     transform: Transform | None
     """Equivariance transform of this step, or None."""
+    latent_weight: float = 0.0
+    """Weight of the error that the transform leaves in the latents."""
 
 
 def gan_weight(config: AdversarialConfig, step: int) -> float:
@@ -44,20 +46,22 @@ def gan_weight(config: AdversarialConfig, step: int) -> float:
     return config.weight * ramp(step, config.start + config.head_start, config.ramp)
 
 
-def draw_transform(rng: np.random.Generator, min_scale: float) -> Transform:
-    """A scale drawn evenly in 32nds from [min_scale, 1) and a turn by 0, 90, 180 or 270 degrees, as EQ-VAE trains.
+def draw_transform(rng: np.random.Generator, min_scale: float, turns: bool = True) -> Transform:
+    """A scale drawn evenly in 32nds from [min_scale, 1) and a turn by 0, 90, 180 or 270 degrees, as EQ-VAE trains; without
+    `turns`, only the scale.
 
     The step decodes tau(z) and compares with tau(x), so every loss term acts on the transformed pair.
     """
     low = max(1, round(min_scale * 32))
-    return Transform(scale_32nds=int(rng.integers(low, 32)), quarter_turns=int(rng.integers(0, 4)))
+    scale, quarters = int(rng.integers(low, 32)), int(rng.integers(0, 4))
+    return Transform(scale, quarters if turns else 0)
 
 
 def _transform(config: EquivarianceConfig, seed: int, step: int) -> Transform | None:
     if config.probability == 0 or step < config.start:
         return None
     rng = np.random.Generator(np.random.Philox(key=[seed, step], counter=[0, 0, 0, 1]))
-    return draw_transform(rng, config.min_scale) if rng.random() < config.probability else None
+    return draw_transform(rng, config.min_scale, config.turns) if rng.random() < config.probability else None
 
 
 def plan_step(config: TrainConfig, step: int) -> StepPlan:
@@ -74,4 +78,5 @@ def plan_step(config: TrainConfig, step: int) -> StepPlan:
         train_discriminator=training,
         r1_weight=adversarial.r1 * adversarial.r1_every if lazy_r1 else 0.0,
         transform=_transform(config.equivariance, config.seed, step),
+        latent_weight=config.equivariance.latent_weight,
     )

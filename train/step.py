@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from train.adversarial import GAN_LOSSES, LeCam, adaptive_weight, r1_penalty
 from train.config import AdversarialConfig, LossConfig
-from train.losses import TERMS, Reconstruction, kl_nats_per_image
+from train.losses import TERMS, Reconstruction, kl_nats_per_image, latent_equivariance
 from train.schedule import StepPlan
 
 Scalars = dict[str, Tensor]
@@ -47,7 +47,7 @@ class GeneratorOutput:
     """The images, transformed where the step's plan has a transform."""
     reconstructions: Float[Tensor, "batch 3 height width"]
     scalars: Scalars
-    """Detached: each unweighted term, `gan_weight`, `kl_nats_per_image`, and the signals of `latent_signals`."""
+    """Detached: each unweighted term, `equivariance`, `gan_weight`, `kl_nats_per_image`, and the signals of `latent_signals`."""
 
 
 @torch.no_grad()
@@ -108,16 +108,21 @@ class GeneratorSide(nn.Module):
         reconstructions = reconstructions.float()
 
         pair = Reconstruction(targets, reconstructions, mean, logvar, self._others[0])
-        loss, scalars = self._reconstruction_loss(pair)
+        loss, scalars = self._reconstruction_loss(pair, plan)
         if plan.gan_weight > 0:
             adversarial_loss, weight = self._adversarial_loss(reconstructions, loss, plan)
             loss = loss + weight * adversarial_loss
             scalars |= {"gan": adversarial_loss.detach(), "gan_weight": weight.detach()}
         return GeneratorOutput(loss, targets, reconstructions, scalars | latent_signals(mean, logvar))
 
-    def _reconstruction_loss(self, pair: Reconstruction) -> tuple[Tensor, Scalars]:
-        terms = {name: TERMS[name](pair) for name in self.loss.weights}
-        loss = torch.stack([self.loss.weights[name] * value for name, value in terms.items()]).sum()
+    def _reconstruction_loss(self, pair: Reconstruction, plan: StepPlan) -> tuple[Tensor, Scalars]:
+        weights = dict(self.loss.weights)
+        terms = {name: TERMS[name](pair) for name in weights}
+        if plan.transform is not None and plan.latent_weight > 0:
+            weights["equivariance"] = plan.latent_weight
+            of_transformed = self.posterior(pair.images)[0]
+            terms["equivariance"] = latent_equivariance(of_transformed, plan.transform.latents(pair.mean))
+        loss = torch.stack([weights[name] * value for name, value in terms.items()]).sum()
         if self.loss.reduction == "ldm_sum":
             loss = loss * pair.images[0].numel()
         with torch.no_grad():

@@ -76,6 +76,7 @@ def initial_vae(config: ModelConfig) -> tuple[AutoencoderKL, list[str]]:
     # The old scaling belongs to the old latents; export measures the new one.
     target = AutoencoderKL.from_config({**source.config, "latent_channels": channels})
     kept, fresh = keep_what_fits(source, target)
+    shift_logvar(target, config.initial_logvar)  # the layer that gives it is fresh
     change = f"{source.config.latent_channels} -> {channels} latent channels"
     note = f"warm start from {config.init_from}, {change}: {len(kept)} tensors kept"
     return target, [note, f"fresh tensors: {', '.join(fresh)}"]

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jsonargparse.typing import OpenUnitInterval, PositiveInt
+from jsonargparse.typing import OpenUnitInterval, PositiveFloat, PositiveInt
 from tqdm import tqdm
 
 from eval.bootstrap import Bootstrap
@@ -49,8 +49,9 @@ def main(arguments: list[str]) -> None:
     images = ImageSet(options.images, limit=options.count, size=options.size)
     bench = Bench(bench_options)
     plan, identities = _plan(options, bench)
-    if options.anchor not in (None, *identities):
-        raise RateError(f"anchor: expected one of {', '.join(identities)}, found {options.anchor}")
+    anchors = [] if options.anchor is None else [name.strip() for name in options.anchor.split(",")]
+    if wrong := [name for name in anchors if name not in identities]:
+        raise RateError(f"anchor: expected one of {', '.join(identities)}, found {wrong[0]}")
     settings = _settings(options, metrics)
     journal = Journal(options.json, settings, identities)
     try:
@@ -58,9 +59,9 @@ def main(arguments: list[str]) -> None:
             ids = run(images, plan, bench, bench_options, journal, jobs=options.jobs, progress=bar.update)
     finally:
         journal.close()
-    found = find(journal, images, ids, metrics, options.anchor, _bootstrap(options))
+    found = find(journal, images, ids, metrics, anchors, options.most_bpp, _bootstrap(options))
     settings = {
-        "data": data_settings(images, journal, ids), **settings, "codecs": journal.codecs, "anchor": found.anchor,
+        "data": data_settings(images, journal, ids), **settings, "codecs": journal.codecs, "anchor": ",".join(found.anchors),
         "bd_rate": "bjontegaard, akima, on means over images", "bootstrap": vars(_bootstrap(options)),
     }  # fmt: skip
     print_findings(found, metrics, settings)
@@ -86,7 +87,13 @@ def _parser() -> Parser:
     add("--qualities", type=str | None, default=None, help="CODEC=Q/Q/..., joined by commas; else each codec's own")
     add("--efforts", type=str, default="1", help="of latentcodec, joined by commas; several are several codecs")
     add("--metrics", type=str, default=DEFAULT_METRICS, help=f"of {', '.join(METRICS)}; lpips is lpips_alex")
-    add("--anchor", type=str | None, default=None, help="codec that BD-rates are against; else the first with files")
+    add(
+        "--anchor",
+        type=str | None,
+        default=None,
+        help="codecs that BD-rates are against, joined by commas; else the first with files",
+    )
+    add("--most_bpp", type=PositiveFloat | None, default=None, help="BD-rates once more, of what costs at most so much")
     add("--count", type=PositiveInt | None, default=None, help="only the first so many images")
     add("--size", type=PositiveInt | None, default=None, help="scale the short side to it and cut a square; else whole")
     add("--jobs", type=PositiveInt, default=1, help="processes; times are honest with one")

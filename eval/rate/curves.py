@@ -39,6 +39,13 @@ class Curve:
                 kept.append((rate, score))
         return curve_of(kept)
 
+    def up_to(self, most: float, *, lower_is_better: bool) -> "Curve":
+        """The part of the front that needs at most so many bits per pixel, with a point at its end."""
+        front = self.front(lower_is_better=lower_is_better)
+        (end,) = score_at(front, [most], lower_is_better=lower_is_better)
+        points = [point for point in zip(front.rates, front.scores, strict=True) if point[0] < most]
+        return curve_of(points if end is None else [*points, (most, end)])
+
 
 def curve_of(points: Iterable[tuple[float, float]]) -> Curve:
     """From (rate, score)."""
@@ -63,27 +70,38 @@ class BdRate:
     """Why, where it is."""
     left_out: int
     """Points of both curves that another beats in rate and score."""
+    most_bpp: float | None = None
+    """Only what costs at most so many bits per pixel was compared; None: everything."""
 
     def as_dict(self) -> dict[str, Any]:
         """JSON types."""
         return asdict(self)
 
 
-def bd_rate(codec: str, test: Curve, anchor_name: str, anchor: Curve, metric: str) -> BdRate:
-    """Compare two curves. Never a number where they have no range of scores in common."""
+def bd_rate(
+    codec: str, test: Curve, anchor_name: str, anchor: Curve, metric: str, most_bpp: float | None = None
+) -> BdRate:
+    """Compare two curves, or the parts of them below `most_bpp`. Never a number where they have no range of scores in
+    common."""
     lower = metric in LOWER_IS_BETTER
     fronts = [curve.front(lower_is_better=lower) for curve in (anchor, test)]
     left_out = sum(len(curve.rates) for curve in (anchor, test)) - sum(len(front.rates) for front in fronts)
+    if most_bpp is not None:
+        fronts = [front.up_to(most_bpp, lower_is_better=lower) for front in fronts]
+
+    def undefined(reason: str) -> BdRate:
+        return BdRate(codec, anchor_name, metric, None, 0.0, None, reason, left_out, most_bpp)
+
     if any(len(front.rates) < 2 for front in fronts):
-        return BdRate(codec, anchor_name, metric, None, 0.0, None, "fewer than two points", left_out)
+        return undefined("fewer than two points")
     low, high = max(min(front.scores) for front in fronts), min(max(front.scores) for front in fronts)
     whole = max(max(front.scores) for front in fronts) - min(min(front.scores) for front in fronts)
     if not low < high:
-        return BdRate(codec, anchor_name, metric, None, 0.0, None, "no overlap", left_out)
+        return undefined("no overlap")
     percent = _package_bd_rate(*fronts, sign=-1 if lower else 1)
     if not -100 < percent < math.inf:
-        return BdRate(codec, anchor_name, metric, None, 0.0, None, "points too close to interpolate", left_out)
-    return BdRate(codec, anchor_name, metric, percent, (high - low) / whole, (low, high), None, left_out)
+        return undefined("points too close to interpolate")
+    return BdRate(codec, anchor_name, metric, percent, (high - low) / whole, (low, high), None, left_out, most_bpp)
 
 
 def _package_bd_rate(anchor: Curve, test: Curve, *, sign: int) -> float:

@@ -25,8 +25,8 @@ class Findings:
     """Everything that follows from the rows."""
 
     summary: Summary
-    anchor: str | None
-    """Whom BD-rates are against; None: no codec writes files."""
+    anchors: tuple[str, ...]
+    """Whom BD-rates are against; none where no codec writes files."""
     bd_rates: list[BdRate]
     published: tuple[PublishedCurve, ...]
     """Of the same images; empty for others."""
@@ -40,21 +40,29 @@ def find(
     images: ImageSet,
     ids: Sequence[str],
     metrics: Sequence[str],
-    anchor: str | None,
+    anchors: Sequence[str],
+    most_bpp: float | None,
     bootstrap: Bootstrap,
 ) -> Findings:
     """Sum up the rows about `ids`.
 
     Args:
-        anchor: name of a codec; None: the first that writes files.
+        anchors: names of codecs; none: the first that writes files.
+        most_bpp: BD-rates once more, of what costs at most so many bits per pixel.
     """
     summary = summarise(journal.rows, ids, bootstrap)
     with_files = list(dict.fromkeys(point.codec for point in summary.points if point.bpp is not None))
-    anchor = anchor or next(iter(with_files), None)
+    anchors = tuple(anchors) or tuple(with_files[:1])
+    limits = [None] if most_bpp is None else [None, most_bpp]
     others = curves_for(images.pixels_digest)
     kinds = {name: identity["kind"] for name, identity in journal.codecs.items()}
     return Findings(
-        summary, anchor, [] if anchor is None else list(_bd_rates(summary.points, with_files, anchor, metrics)), others,
+        summary, anchors,
+        [
+            each for limit in limits for anchor in anchors
+            for each in _bd_rates(summary.points, with_files, anchor, metrics, limit)
+        ],
+        others,
         agreements(measured_curves(summary.points, METRIC), kinds, others),
         list(_notes(summary, images, len(ids), journal.settings["jobs"])),
     )  # fmt: skip
@@ -69,12 +77,14 @@ def measured_curves(points: Sequence[Point], metric: str) -> dict[str, Curve]:
     return {codec: curve_of(pairs) for codec, pairs in found.items()}
 
 
-def _bd_rates(points: Sequence[Point], codecs: Sequence[str], anchor: str, metrics: Sequence[str]) -> Iterator[BdRate]:
+def _bd_rates(
+    points: Sequence[Point], codecs: Sequence[str], anchor: str, metrics: Sequence[str], most_bpp: float | None
+) -> Iterator[BdRate]:
     for codec in codecs:
         for metric in metrics:
             curves = measured_curves(points, metric)
             if codec != anchor and codec in curves and anchor in curves:
-                yield bd_rate(codec, curves[codec], anchor, curves[anchor], metric)
+                yield bd_rate(codec, curves[codec], anchor, curves[anchor], metric, most_bpp)
 
 
 def _notes(summary: Summary, images: ImageSet, count: int, jobs: int) -> Iterator[str]:
@@ -98,8 +108,8 @@ def print_findings(found: Findings, metrics: Sequence[str], settings: dict[str, 
     for net, name in settings["backbones"].items():
         print(f"backbone {net}: {name}")
     print("", *point_lines(found.summary.points, metrics), sep="\n")
-    if found.bd_rates and found.anchor is not None:
-        print("", *bd_lines(found.bd_rates, found.anchor, metrics), sep="\n")
+    if found.bd_rates:
+        print("", *bd_lines(found.bd_rates, metrics), sep="\n")
     if found.agreements:
         print("\nPSNR at equal bits per pixel:", *agreement_lines(found.agreements), sep="\n")
     if found.published:

@@ -1,6 +1,7 @@
 """The figures as text: a block for each codec, BD-rates, agreement with what was published."""
 
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 
 from eval.metrics import LOWER_IS_BETTER
 from eval.rate.curves import BdRate
@@ -32,16 +33,17 @@ def point_lines(points: Sequence[Point], metrics: Sequence[str]) -> Iterator[str
         yield f"{point.setting:>10}{bpp:>10}" + "".join(f"{cell:>{_CELL}}" for cell in cells)
 
 
-def bd_lines(found: Sequence[BdRate], anchor: str, metrics: Sequence[str]) -> Iterator[str]:
-    """Lines: a row for each codec, a column for each metric."""
-    yield f"BD-rate against {anchor}: bits for the same score, below 0: fewer; (overlap) is the share of all scores compared"
-    codecs = list(dict.fromkeys(each.codec for each in found))
-    cells = {(each.codec, each.metric): bd_text(each) for each in found}
-    width = max(len(codec) for codec in codecs) + 2
-    column = max(_CELL, *(len(cell) for cell in cells.values())) + 2
-    yield " " * width + "".join(f"{metric:>{column}}" for metric in metrics)
-    for codec in codecs:
-        yield f"{codec:{width}}" + "".join(f"{cells.get((codec, metric), ''):>{column}}" for metric in metrics)
+def bd_lines(found: Sequence[BdRate], metrics: Sequence[str]) -> Iterator[str]:
+    """Lines: for each anchor and limit a block with a row for each codec and a column for each metric."""
+    yield "BD-rate: bits for the same score, below 0: fewer; (overlap) is the share of all scores compared"
+    width = max(len(each.codec) for each in found) + 2
+    column = max(_CELL, *(len(bd_text(each)) for each in found)) + 2
+    for (anchor, most), block in groupby(found, lambda each: (each.anchor, each.most_bpp)):
+        cells = {(each.codec, each.metric): bd_text(each) for each in block}
+        yield f"against {anchor}" + (f", up to {most:g} bpp" if most is not None else "")
+        yield " " * width + "".join(f"{metric:>{column}}" for metric in metrics)
+        for codec in dict.fromkeys(codec for codec, _ in cells):
+            yield f"{codec:{width}}" + "".join(f"{cells.get((codec, metric), ''):>{column}}" for metric in metrics)
 
 
 def bd_text(found: BdRate) -> str:

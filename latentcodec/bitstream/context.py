@@ -1,9 +1,9 @@
 """What is known -> expected value and spread of the next integers, by one small integer network for each channel and
 pass.
 
-A network sees, in units of its channel's spread: the known neighbours in its channel, and of every channel before the
-value at the position and the sum of the four around it; as logarithms: how far the predictions around it were off, in
-its own channel and in each before, and the step. It gives the expected value (on top of a linear one) and the
+A network sees, in units of its channel's spread: known values around the position, in its channel and in every channel
+before (which ones, `view.py` says); as logarithms: how far the predictions around it were off, in its own channel and in
+each before, and the step. It gives the expected value (on top of a linear one) and the
 logarithm of the spread. Weights, inputs and what is in between are integers.
 """
 
@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Float32, Float64, Int64
 
 from latentcodec.bitstream.integers import LOG_UNIT, integer_log2, product
 from latentcodec.bitstream.lattice import REACH, Pass, passes
 from latentcodec.bitstream.tables import Split, class_of, split
+from latentcodec.bitstream.view import SQUARE, VIEWS, View, offset_sum
 
-HIDDEN = 32
 INPUT_LIMIT = 2**15
 """Inputs are clipped to this; LOG_UNIT is one."""
 WEIGHT_UNIT = 4096
@@ -33,7 +33,7 @@ integers: the decoder's, or the encoder's own."""
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """inputs -> HIDDEN -> HIDDEN -> 2, with ReLU, and a linear path beside; integers in float64."""
+    """inputs -> hidden -> hidden -> 2, with ReLU, and a linear path beside; integers in float64."""
 
     first: Float64[np.ndarray, "inputs hidden"]
     first_bias: Float64[np.ndarray, " hidden"]
@@ -47,9 +47,9 @@ class Network:
         """Expected value and log2 of the spread, in units of 1 / LOG_UNIT (of the channel's spread; octaves), from
         integers in -INPUT_LIMIT ... INPUT_LIMIT."""
         sums = product(self._first_and_linear, inputs)
-        hidden = _layer(sums[:HIDDEN], self.first_bias)
+        hidden = _layer(sums[: len(self.first_bias)], self.first_bias)
         hidden = _layer(product(self.second.T, hidden), self.second_bias)
-        out = product(self.last.T, hidden) + sums[HIDDEN:] + self.last_bias[:, None]
+        out = product(self.last.T, hidden) + sums[len(self.first_bias) :] + self.last_bias[:, None]
         return np.floor(out / WEIGHT_UNIT).astype(np.int64)
 
     @cached_property
@@ -79,6 +79,12 @@ class ContextModel:
     steps: Int64[np.ndarray, " steps"]
     log2_steps: Int64[np.ndarray, " steps"]
     log2: Int64[np.ndarray, " entries"]
+    version: int
+    """Of the model's file: says what the networks see."""
+
+    @property
+    def view(self) -> View:
+        return VIEWS[self.version]
 
     @property
     def channels(self) -> int:
@@ -114,8 +120,12 @@ class Known:
     def __init__(self, model: ContextModel, step: int, log2_step: int, height: int, width: int) -> None:
         self.model, self.step, self.log2_step = model, step, log2_step
         self.height, self.width = height, width
-        self.lower: Float64[np.ndarray, "inputs height width"] = np.empty((3 * model.channels, height, width))
-        """Of each channel before: values, sums of the four around, logarithm of how far predictions were off."""
+        self.seen = model.view.seen
+        maps = len(model.view.lower) + 1
+        self.lower: Float32[np.ndarray, "channels maps rows columns"] = np.zeros(
+            (model.channels, maps, height + 2, width + 2), np.float32
+        )
+        """Of each channel before: the maps of the view, logarithm of how far predictions were off. A zero on each side."""
 
     def begin_channel(self) -> None:
         """Nothing of the next channel is known."""
@@ -137,35 +147,42 @@ class Known:
 
     def end_channel(self, channel: int) -> None:
         """All of a channel is known: prepare what the channels after it look at."""
-        around = _around(self.values, ((-1, 0), (1, 0), (0, -1), (0, 1)), self.height, self.width)
-        square = _around(self.errors, [(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1)], self.height, self.width)
-        found = (self._inside(self.values), around >> 2, self._log(square, 9))
-        for place, known in enumerate(found, start=3 * channel):
-            np.clip(known, -INPUT_LIMIT, INPUT_LIMIT, out=self.lower[place], casting="unsafe")
+        errors = offset_sum(self.errors, SQUARE, self.height, self.width)
+        found = (*self.model.view.lower_maps(self.values, self.height, self.width), self._log(errors, len(SQUARE)))
+        for place, known in enumerate(found):
+            inside = self.lower[channel, place, 1:-1, 1:-1]
+            np.clip(known, -INPUT_LIMIT, INPUT_LIMIT, out=inside, casting="unsafe")
 
     def inputs(self, channel: int, each: Pass) -> Float64[np.ndarray, "inputs n"]:
-        """What the network of this channel and pass is given: `input_count` rows."""
+        """What the network of this channel and pass is given: `View.input_count` rows."""
         rows, columns = each.slices()
-        lower = self.lower[: 3 * channel, rows, columns]
-        shape = lower.shape[1:]
-        given = np.empty((input_count(channel, each), *shape))
-        errors = np.zeros(shape, np.int64)
-        for place, (down, right) in enumerate(each.neighbours):
-            part = np.s_[REACH + down : REACH + down + self.height, REACH + right : REACH + right + self.width]
-            given[place] = self.values[part][rows, columns]
-            errors += self.errors[part][rows, columns]
-        own = len(each.neighbours)
+        shape = self._inside(self.values)[rows, columns].shape
+        given = np.empty((self.model.view.input_count(channel, each), *shape))
+        offsets = self.model.view.own(each)
+        for place, offset in enumerate(offsets):
+            given[place] = self._part(self.values, offset)[rows, columns]
+        own = len(offsets)
         if own:
-            given[own] = self._log(errors, own)
+            errors = np.zeros(shape, np.int64)
+            for offset in each.neighbours:
+                errors += self._part(self.errors, offset)[rows, columns]
+            given[own] = self._log(errors, len(each.neighbours))
             own += 1
         given[-1] = self.log2_step - int(integer_log2(self.model.scales[channel : channel + 1], self.model.log2)[0])
         for limited in (given[:own], given[-1:]):
             np.clip(limited, -INPUT_LIMIT, INPUT_LIMIT, out=limited)
-        given[own:-1] = lower  # limited before
+        lower = given[own:-1].reshape(channel, len(self.seen), *shape)
+        for place, (number, (down, right)) in enumerate(self.seen):
+            part = self.lower[:channel, number, 1 + down : 1 + down + self.height, 1 + right : 1 + right + self.width]
+            lower[:, place] = part[:, rows, columns]  # limited before
         return given.reshape(len(given), -1)
 
+    def _part(self, padded: Int64[np.ndarray, "_ _"], offset: tuple[int, int]) -> Int64[np.ndarray, "height width"]:
+        down, right = offset
+        return padded[REACH + down : REACH + down + self.height, REACH + right : REACH + right + self.width]
+
     def _inside(self, padded: Int64[np.ndarray, "_ _"]) -> Int64[np.ndarray, "height width"]:
-        return padded[REACH : REACH + self.height, REACH : REACH + self.width]
+        return self._part(padded, (0, 0))
 
     def _scaled(self, values: Int64[np.ndarray, "*shape"], channel: int) -> Int64[np.ndarray, "*shape"]:
         return values * LOG_UNIT // self.model.scales[channel]
@@ -177,20 +194,3 @@ class Known:
             - self.log2_step
             - integer_log2(np.array([2 * count], np.int64), self.model.log2)
         )
-
-
-def _around(
-    padded: Int64[np.ndarray, "_ _"],
-    offsets: "list[tuple[int, int]] | tuple[tuple[int, int], ...]",
-    height: int,
-    width: int,
-) -> Int64[np.ndarray, "height width"]:
-    total = np.zeros((height, width), np.int64)
-    for down, right in offsets:
-        total += padded[REACH + down : REACH + down + height, REACH + right : REACH + right + width]
-    return total
-
-
-def input_count(channel: int, each: Pass) -> int:
-    """Of a network."""
-    return len(each.neighbours) + bool(each.neighbours) + 3 * channel + 1

@@ -1,6 +1,7 @@
 """Train the context model: its networks in float by the code length they give, one after another in coding order, for
 each sees how far those before it were off; then tables and reconstruction points by counting."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -10,16 +11,20 @@ import torch.nn.functional as F
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor, nn
 
-from latentcodec.bitstream.context import HIDDEN, WEIGHT_UNIT, ContextModel, Known, Network
+from latentcodec.bitstream.context import WEIGHT_UNIT, ContextModel, Known, Network
 from latentcodec.bitstream.integers import LOG_UNIT, log2_table
 from latentcodec.bitstream.lattice import PASSES, Pass, passes
 from latentcodec.bitstream.quality import step_grid
 from latentcodec.bitstream.tables import ROWS, SYMBOLS, Split, integer_frequencies, logistic_probabilities
+from latentcodec.bitstream.view import NEWEST
 
-_SAMPLES = 60_000
+HIDDEN = 64
+UPDATES = 1000
+"""Of each network of a pass at the finest distance, which has the most positions; the others take COARSE of that."""
+_COARSE = 0.4
+_SAMPLES = 400_000
 """Positions that a network is trained on, at most."""
 _BATCH = 2048
-_UPDATES = 400
 _RATE = 4e-3
 _PRIOR = 64.0
 """Weight of the logistic tables, in counts."""
@@ -88,24 +93,25 @@ def train_network(
     inputs: Float64[np.ndarray, "n inputs"],
     target: Float64[np.ndarray, " n"],
     width: Float64[np.ndarray, " n"],
+    *,
+    updates: int,
     seed: int,
 ) -> Network:
-    """Fit one network; `target` and `width` of its cell in the channel's spreads."""  # fmt: skip
+    """Fit one network; `target` and `width` of its cell in the channel's spreads."""
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = FloatNetwork(inputs.shape[1])
-    chosen = torch.randperm(len(inputs), generator=generator)[:_SAMPLES]
-    given = torch.from_numpy(inputs)[chosen].float() / LOG_UNIT
-    wanted, cell = (torch.from_numpy(values)[chosen].float() for values in (target, width))
+    given = torch.from_numpy(inputs).float() / LOG_UNIT
+    wanted, cell = (torch.from_numpy(values).float() for values in (target, width))
     start = torch.linalg.lstsq(
         given.double().T @ given.double() + torch.eye(given.shape[1]), given.double().T @ wanted.double()[:, None]
     )
     with torch.no_grad():
         network.linear.weight[0] = start.solution[:, 0].float()
     optimizer = torch.optim.Adam(network.parameters(), lr=_RATE, betas=(0.9, 0.99))
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, _UPDATES, 0.02 * _RATE)
-    for _ in range(_UPDATES):
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, updates, 0.02 * _RATE)
+    for _ in range(updates):
         batch = torch.randint(len(given), (min(_BATCH, len(given)),), generator=generator)
         expected, log2_spread = network(given[batch])
         loss = code_length(expected, log2_spread, wanted[batch], cell[batch]).mean()
@@ -118,18 +124,23 @@ def train_network(
 
 
 def train_context(
-    examples: Sequence[Example], *, seed: int = 0, progress: Callable[[], None] = lambda: None
+    examples: Sequence[Example],
+    *,
+    updates: int = UPDATES,
+    seed: int = 0,
+    progress: Callable[[], None] = lambda: None,
 ) -> ContextModel:
     """Networks for all channels and passes. `progress` is called after each of them.
 
     Args:
         examples: images of at least a few positions, at steps across the grid.
+        updates: of each network of the finest passes.
     """
     grid = step_grid()
     spreads = np.sqrt(np.mean([np.square(e.coefficients).mean(axis=(1, 2)) for e in examples], axis=0))
     scales = np.maximum(1, np.rint(spreads)).astype(np.int64)
     log2_steps = np.rint(LOG_UNIT * np.log2(grid)).astype(np.int64)
-    model = ContextModel({}, scales, grid, log2_steps, log2_table())
+    model = ContextModel({}, scales, grid, log2_steps, log2_table(), NEWEST)
     knowns = [
         Known(model, int(grid[e.step_index]), int(log2_steps[e.step_index]), *e.coefficients.shape[1:])
         for e in examples
@@ -139,7 +150,8 @@ def train_context(
         for known in knowns:
             known.begin_channel()
         for each in passes():
-            _train_pass(model, channel, each, knowns, integers, seed * 10_000 + channel * PASSES + each.index)
+            count = updates if each.distance == 1 else max(1, round(_COARSE * updates))
+            _train_pass(model, channel, each, knowns, integers, count, seed * 10_000 + channel * PASSES + each.index)
             progress()
         for known in knowns:
             known.end_channel(channel)
@@ -147,16 +159,29 @@ def train_context(
 
 
 def _train_pass(
-    model: ContextModel, channel: int, each: Pass, knowns: Sequence[Known], integers: Sequence[np.ndarray], seed: int
+    model: ContextModel,
+    channel: int,
+    each: Pass,
+    knowns: Sequence[Known],
+    integers: Sequence[np.ndarray],
+    updates: int,
+    seed: int,
 ) -> None:
     rows, columns = each.slices()
     used = [(k, i[channel, rows, columns]) for k, i in zip(knowns, integers, strict=True)]
     used = [(known, values) for known, values in used if values.size]
     inputs = [known.inputs(channel, each) for known, _ in used]
     scale = model.scales[channel]
-    target = np.concatenate([values.ravel() * known.step / scale for known, values in used])
-    width = np.concatenate([np.full(values.size, known.step / scale) for known, values in used])
-    network = train_network(np.concatenate(inputs, axis=1).T, target, width, seed)
+    share = min(1.0, _SAMPLES / sum(values.size for _, values in used))
+    random = np.random.default_rng(seed)
+    chosen = [random.permutation(values.size)[: math.ceil(share * values.size)] for _, values in used]
+    targets = [values.ravel()[some] * known.step / scale for (known, values), some in zip(used, chosen, strict=True)]
+    network = train_network(
+        np.concatenate([given[:, some] for given, some in zip(inputs, chosen, strict=True)], axis=1).T,
+        np.concatenate(targets),
+        np.concatenate([np.full(len(some), known.step / scale) for (known, _), some in zip(used, chosen, strict=True)]),
+        updates=updates, seed=seed,
+    )  # fmt: skip
     model.networks[channel, each.index] = network
     for (known, values), given in zip(used, inputs, strict=True):
         expected = (network(given)[0] * scale) // LOG_UNIT

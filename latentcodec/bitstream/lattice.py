@@ -8,10 +8,12 @@ the passes before, so that most positions have neighbours on all sides.
 
 from dataclasses import dataclass
 
+Offsets = tuple[tuple[int, int], ...]
+"""(rows, columns) from a position to others."""
 LEVELS = 2
 """Halvings of the distance."""
 REACH = 3 * 2 ** (LEVELS - 1)
-"""The farthest neighbour that a pass looks at, in rows or columns."""
+"""The farthest value of its own channel that a pass looks at, in rows or columns."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Pass:
     """To the nearest neighbours; 0 for the first pass, which has none."""
 
     @property
-    def neighbours(self) -> tuple[tuple[int, int], ...]:
+    def neighbours(self) -> Offsets:
         """(rows, columns) from a position to each neighbour."""
         return tuple((rows * self.distance, columns * self.distance) for rows, columns in KINDS[self.kind])
 
@@ -39,15 +41,15 @@ class Pass:
 
 
 _DIAGONAL = ((-1, -1), (-1, 1), (1, -1), (1, 1))
-_CROSS = ((-1, 0), (1, 0), (0, -1), (0, 1))
+CROSS = ((-1, 0), (1, 0), (0, -1), (0, 1))
 
 # Neighbours in units of the distance. "row" positions lie between known ones of their row, and above and below them are
 # the diagonal ones; when "column" is coded, all eight around are known.
-KINDS: dict[str, tuple[tuple[int, int], ...]] = {
+KINDS: dict[str, Offsets] = {
     "first": (),
     "diagonal": _DIAGONAL,
-    "row": (*_CROSS, (-1, -2), (-1, 2), (1, -2), (1, 2), (0, -3), (0, 3)),
-    "column": (*_CROSS, *_DIAGONAL),
+    "row": (*CROSS, (-1, -2), (-1, 2), (1, -2), (1, 2), (0, -3), (0, 3)),
+    "column": (*CROSS, *_DIAGONAL),
 }
 
 

@@ -19,11 +19,11 @@ from latentcodec.bitstream.entropy import probabilities
 from latentcodec.bitstream.errors import BitstreamError
 from latentcodec.bitstream.lattice import PASSES
 from latentcodec.bitstream.transform import LatentTransform
+from latentcodec.bitstream.view import VIEWS
 from latentcodec.vae.sources import find_beside
 
 NAME = "bitstream"
 _FORMAT = "latentcodec bitstream model"
-_VERSION = 1
 # How each array is stored. Everything in them is an integer but the transform and the reconstruction points, which
 # decide no integer of the decoder.
 _BIASES = ("first_bias", "second_bias", "last_bias")
@@ -73,7 +73,7 @@ class BitstreamModel:
         """Write the two files of `model_files(vae)`."""
         weights, description = model_files(vae)
         record = {
-            "format": _FORMAT, "version": _VERSION, "vae_fingerprint": self.vae_fingerprint, "hash": self.hash(),
+            "format": _FORMAT, "version": self.context.version, "vae_fingerprint": self.vae_fingerprint, "hash": self.hash(),
             "about": self.about,
         }  # fmt: skip
         with written_aside(weights) as aside:
@@ -115,8 +115,11 @@ def load_model(vae: str | Path, vae_fingerprint: str) -> BitstreamModel:
         arrays = safetensors.numpy.load_file(weights)
     except (OSError, ValueError, SafetensorError) as error:
         raise BitstreamError(f"{description}: cannot be read ({error}); prepare the VAE again") from error
-    if (record.get("format"), record.get("version")) != (_FORMAT, _VERSION):
-        raise BitstreamError(f"{description}: expected {_FORMAT} {_VERSION}; prepare the VAE again")
+    if record.get("format") != _FORMAT or record.get("version") not in VIEWS:
+        raise BitstreamError(
+            f"{description}: expected {_FORMAT} of version {' or '.join(map(str, VIEWS))}, found {record.get('format')} "
+            f"{record.get('version')}; prepare the VAE again, or update latentcodec"
+        )
     if record["vae_fingerprint"] != vae_fingerprint:
         raise BitstreamError(
             f"{description}: made for other weights: {record['vae_fingerprint']}, not {vae_fingerprint}; prepare the VAE again"
@@ -135,7 +138,7 @@ def _from_arrays(arrays: dict[str, np.ndarray], record: dict[str, Any]) -> Bitst
             networks[channel, index] = Network(**{name: value.astype(np.float64) for name, value in parts.items()})
     return BitstreamModel(
         LatentTransform(arrays["mean"], arrays["forward"], arrays["inverse"]),
-        ContextModel(networks, scales, arrays["steps"], arrays["log2_steps"], arrays["log2"]),
+        ContextModel(networks, scales, arrays["steps"], arrays["log2_steps"], arrays["log2"], record["version"]),
         arrays["frequencies"].astype(np.int64), arrays["offsets"].astype(np.float64), record["vae_fingerprint"],
         record["about"],
     )  # fmt: skip

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from jaxtyping import Float64, UInt8
 
-from latentcodec.bitstream.context_training import Example, count_tables, train_context
+from latentcodec.bitstream.context_training import UPDATES, Example, count_tables, train_context
 from latentcodec.bitstream.lattice import PASSES
 from latentcodec.bitstream.model import BitstreamModel
 from latentcodec.bitstream.quality import STEPS
@@ -27,12 +27,14 @@ def prepare_bitstream(
     images: Iterable[UInt8[np.ndarray, "_ _ 3"]],
     *,
     seed: int = 0,
+    updates: int = UPDATES,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> BitstreamModel:
-    """Measure and train. Takes as long as encoding the images, and a minute or a few for the context model.
+    """Measure and train. Takes as long as encoding the images, and some minutes for the context model.
 
     Args:
         images: a few hundred photographs; none that the codec is later measured on.
+        updates: of each network of the context model's finest passes: more give smaller files.
         progress: called with what is done and what there is, in parts of like length.
 
     Raises:
@@ -52,10 +54,10 @@ def prepare_bitstream(
         done += 1
         progress(done, parts)
 
-    context = train_context(examples, seed=seed, progress=count)
+    context = train_context(examples, updates=updates, seed=seed, progress=count)
     frequencies, offsets = count_tables(context, examples)
     offsets = offsets.astype(np.float16).astype(np.float64)  # as they are stored
-    about = {"images": len(raw), "latent_positions": values.shape[1], "seed": seed}
+    about = {"images": len(raw), "latent_positions": values.shape[1], "seed": seed, "updates": updates}
     return BitstreamModel(transform, context, frequencies, offsets, codec.fingerprint, about)
 
 

@@ -8,6 +8,7 @@ def prepare_bitstream_command(
     *,
     images: str,
     count: int = 256,
+    updates: int = 1000,
     seed: int = 0,
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
     device: str | None = None,
@@ -25,6 +26,7 @@ def prepare_bitstream_command(
         vae: A diffusers folder or a file of weights.
         images: Photographs, as a folder or another source; none that the codec is measured on later.
         count: How many of them are used, evenly over the source.
+        updates: Of each network of the context model. More, and more images, make smaller files.
         seed: Seed of everything random.
         dtype: Type to compute in. auto is bfloat16 where the machine has it in hardware, else float32.
         device: cpu or cuda. A GPU if there is one, if not given.
@@ -60,7 +62,7 @@ def prepare_bitstream_command(
             bar.total = parts
             bar.update(done - bar.n)
 
-        model = prepare_bitstream(codec, pixels, seed=seed, progress=progress)
+        model = prepare_bitstream(codec, pixels, seed=seed, updates=updates, progress=progress)
     model.save(Path(vae))
     print(
         f"wrote {' and '.join(map(str, model_files(Path(vae))))}; model {model.hash()[:16]}, from {len(pixels)} images"

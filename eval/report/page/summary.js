@@ -100,9 +100,10 @@ function forestRow(set, metric, row, best, share) {
 
 /** BD-rate: bars from 0, fewer bits to the left. */
 function ratePanels(set) {
-  const metrics = [...new Set(set.bd_rate.map((row) => row.metric))];
-  return metrics.map((metric) => {
-    const rows = set.bd_rate.filter((row) => row.metric === metric);
+  const panelOf = (row) => JSON.stringify([row.metric, row.anchor, row.most_bpp ?? null]);
+  return [...new Set(set.bd_rate.map(panelOf))].map((panel) => {
+    const rows = set.bd_rate.filter((row) => panelOf(row) === panel);
+    const [metric, anchor, most_bpp] = JSON.parse(panel);
     rows.sort((a, b) => (a.percent === null) - (b.percent === null) || a.percent - b.percent);
     const most = Math.max(10, ...rows.map((row) => Math.abs(row.percent || 0)));
     return h(
@@ -112,7 +113,11 @@ function ratePanels(set) {
         "h3",
         {},
         `BD-rate, ${CONTENT.metrics[metric].label}`,
-        h("small", {}, `bits for equal quality, against ${rows[0].anchor}`),
+        h(
+          "small",
+          {},
+          `bits for equal quality, against ${anchor}${most_bpp === null ? "" : `, up to ${most_bpp} bpp`}`,
+        ),
       ),
       h(
         "ol",
