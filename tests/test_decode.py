@@ -1,6 +1,7 @@
 """Decoding of ordinary, awkward and broken image files."""
 
 import io
+import os
 import pickle
 import struct
 import warnings
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageFile
 
 from latentcodec.images import decode
-from latentcodec.images.decode import IMAGE_EXTENSIONS, BrokenImageError, OpenImage, decode_image
+from latentcodec.images.decode import IMAGE_EXTENSIONS, BrokenImageError, OpenImage, decode_image, read_file
 
 XYZ_D50_TO_SRGB = np.array(
     [[3.1338561, -1.6168667, -0.4906146], [-0.9787684, 1.9161415, 0.0334540], [0.0719453, -0.2289914, 1.4052427]]
@@ -135,6 +136,9 @@ def test_a_path_is_read_and_names_the_error(tmp_path: Path) -> None:
     assert caught.value.id == str(tmp_path / "b.png")
     with pytest.raises(BrokenImageError, match=r"cannot be opened: Is a directory"):
         decode_image(tmp_path)
+    os.mkfifo(tmp_path / "pipe.png")  # reading it would block for ever
+    with pytest.raises(BrokenImageError, match="cannot be opened: a pipe"):
+        read_file(tmp_path / "pipe.png", "pipe.png")
 
 
 # --- orientation ------------------------------------------------------------------------------------------------

@@ -180,6 +180,9 @@ def test_the_error_between_latents_is_weighed_in(vae: AutoencoderKL, batch: tupl
     torch.testing.assert_close(weighed.scalars["equivariance"], expected, rtol=2e-3, atol=0)  # but for the floor
     torch.testing.assert_close(weighed.loss - plain.loss, 0.5 * weighed.scalars["equivariance"])
     assert "equivariance" not in side(images, noise, plan(latent_weight=0.5)).scalars
+    undecoded = side(images, noise, plan(transform=half, transform_decoded=False, latent_weight=0.5))
+    torch.testing.assert_close(undecoded.targets, images)
+    torch.testing.assert_close(undecoded.loss - side(images, noise, plan()).loss, 0.5 * weighed.scalars["equivariance"])
     summed = GeneratorSide(vae, LossConfig(weights={"l1": 1.0}, reduction="ldm_sum"), AdversarialConfig())
     whole = summed(images, noise, plan(transform=half, latent_weight=0.5))
     torch.testing.assert_close(whole.loss, weighed.loss * weighed.targets[0].numel())

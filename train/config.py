@@ -151,6 +151,8 @@ class EquivarianceConfig:
     """Smallest scale; drawn in 32nds from [min_scale, 1)."""
     turns: bool = True
     """Turn by multiples of 90 degrees as well; without, only scales are drawn."""
+    decoded: bool = True
+    """Decode the transformed latents and compare with the transformed image, in the place of the plain pair (EQ-VAE)."""
     latent_weight: float = 0.0
     """Weight of the error between the latents themselves, in those steps: what transformed latents are off from the latents
     of the transformed image, squared and relative (`train.losses.latent_equivariance`). EQ-VAE itself has 0."""
@@ -163,6 +165,10 @@ class EquivarianceConfig:
         require(
             self.latent_weight >= 0,
             f"equivariance.latent_weight: expected at least 0; found {self.latent_weight}",
+        )
+        require(
+            self.decoded or self.latent_weight > 0 or self.probability == 0,
+            "equivariance: with decoded false and latent_weight 0 it does nothing; give a weight, or probability 0",
         )
 
 

@@ -35,6 +35,8 @@ class StepPlan:
     r1_weight: float
     transform: Transform | None
     """Equivariance transform of this step, or None."""
+    transform_decoded: bool = True
+    """Whether the transformed latents are decoded, and not the plain ones."""
     latent_weight: float = 0.0
     """Weight of the error that the transform leaves in the latents."""
 
@@ -78,5 +80,6 @@ def plan_step(config: TrainConfig, step: int) -> StepPlan:
         train_discriminator=training,
         r1_weight=adversarial.r1 * adversarial.r1_every if lazy_r1 else 0.0,
         transform=_transform(config.equivariance, config.seed, step),
+        transform_decoded=config.equivariance.decoded,
         latent_weight=config.equivariance.latent_weight,
     )

@@ -101,27 +101,33 @@ class GeneratorSide(nn.Module):
         mean, logvar = self.posterior(images)
         latents = mean + torch.exp(0.5 * logvar) * noise
         targets, decoded = images, latents
-        if plan.transform is not None:
+        if plan.transform is not None and plan.transform_decoded:
             targets, decoded = plan.transform.images(images), plan.transform.latents(latents)
         with autocast(images.device, self.precision):
             reconstructions = self.vae.decode(decoded).sample
         reconstructions = reconstructions.float()
 
         pair = Reconstruction(targets, reconstructions, mean, logvar, self._others[0])
-        loss, scalars = self._reconstruction_loss(pair, plan)
+        loss, scalars = self._reconstruction_loss(pair, self._latent_error(images, mean, plan), plan.latent_weight)
         if plan.gan_weight > 0:
             adversarial_loss, weight = self._adversarial_loss(reconstructions, loss, plan)
             loss = loss + weight * adversarial_loss
             scalars |= {"gan": adversarial_loss.detach(), "gan_weight": weight.detach()}
         return GeneratorOutput(loss, targets, reconstructions, scalars | latent_signals(mean, logvar))
 
-    def _reconstruction_loss(self, pair: Reconstruction, plan: StepPlan) -> tuple[Tensor, Scalars]:
+    def _latent_error(self, images: Tensor, mean: Tensor, plan: StepPlan) -> Tensor | None:
+        """How far the latents are off from those of the transformed images, where this step asks."""
+        if plan.transform is None or plan.latent_weight == 0:
+            return None
+        return latent_equivariance(self.posterior(plan.transform.images(images))[0], plan.transform.latents(mean))
+
+    def _reconstruction_loss(
+        self, pair: Reconstruction, latent_error: Tensor | None, latent_weight: float
+    ) -> tuple[Tensor, Scalars]:
         weights = dict(self.loss.weights)
         terms = {name: TERMS[name](pair) for name in weights}
-        if plan.transform is not None and plan.latent_weight > 0:
-            weights["equivariance"] = plan.latent_weight
-            of_transformed = self.posterior(pair.images)[0]
-            terms["equivariance"] = latent_equivariance(of_transformed, plan.transform.latents(pair.mean))
+        if latent_error is not None:
+            weights["equivariance"], terms["equivariance"] = latent_weight, latent_error
         loss = torch.stack([weights[name] * value for name, value in terms.items()]).sum()
         if self.loss.reduction == "ldm_sum":
             loss = loss * pair.images[0].numel()

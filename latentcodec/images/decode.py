@@ -8,6 +8,7 @@ import errno
 import importlib.util
 import logging
 import os
+import stat
 import struct
 import threading
 import warnings
@@ -182,10 +183,12 @@ def read_file(path: str | Path, id: str) -> bytes:
     """The whole file.
 
     Raises:
-        BrokenImageError: it cannot be read, and the fault is the file's.
+        BrokenImageError: it cannot be read, and the fault is the file's; or it is a pipe or device, which may block.
         OSError: out of file handles or memory: no fault of this image, so it is not to be skipped.
     """
     try:
+        if not stat.S_ISREG(mode := os.stat(path).st_mode) and not stat.S_ISDIR(mode):
+            raise BrokenImageError(id, "cannot be opened: a pipe, socket or device, not a file")
         return Path(path).read_bytes()
     except OSError as error:
         if error.errno in _MACHINE_ERRNOS:
