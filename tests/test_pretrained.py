@@ -23,7 +23,8 @@ from latentcodec.images.geometry import center_crop
 from latentcodec.vae.loading import load_vae
 from latentcodec.vae.sources import DEFAULT, PRETRAINED, shipped_names
 
-FOLDER = PRETRAINED / DEFAULT
+CHANNELS = {"f8d16": 16, "f8d4": 4}
+"""Of all that is shipped."""
 
 
 def photo(name: str) -> np.ndarray:
@@ -31,40 +32,49 @@ def photo(name: str) -> np.ndarray:
     return center_crop(getattr(skimage.data, name)(), 256, 256)
 
 
+@pytest.fixture(scope="module", params=CHANNELS)
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def codec() -> LatentCodec:
-    return LatentCodec.from_pretrained(dtype=torch.float32)
+def codec(name: str) -> LatentCodec:
+    return LatentCodec.from_pretrained(name, dtype=torch.float32)
 
 
-def test_it_is_the_default_and_has_a_name(codec: LatentCodec) -> None:
-    assert DEFAULT in shipped_names()
-    assert load_vae(DEFAULT).config == codec.vae.config
-    assert codec.vae.config.latent_channels == 16
-    card = (FOLDER / "README.md").read_text("utf-8")
+def test_one_is_the_default() -> None:
+    assert set(shipped_names()) == set(CHANNELS)
+    assert LatentCodec.from_pretrained().fingerprint == LatentCodec.from_pretrained(DEFAULT).fingerprint
+
+
+def test_each_has_a_card_and_tables(name: str, codec: LatentCodec) -> None:
+    assert codec.vae.config.latent_channels == CHANNELS[name]
+    card = (PRETRAINED / name / "README.md").read_text("utf-8")
     assert codec.fingerprint in card
     assert all(heading in card for heading in ("## Data", "## Licence", "## Recipe", "## Reconstruction", "## Latents"))
-    assert json.loads((FOLDER / "bitstream.json").read_text())["vae_fingerprint"] == codec.fingerprint
+    assert json.loads((PRETRAINED / name / "bitstream.json").read_text())["vae_fingerprint"] == codec.fingerprint
 
 
-def test_weights_are_small_and_half_precise() -> None:
-    sizes = {path.name: path.stat().st_size for path in FOLDER.iterdir()}
+def test_weights_are_small_and_half_precise(name: str) -> None:
+    sizes = {path.name: path.stat().st_size for path in (PRETRAINED / name).iterdir()}
     assert max(sizes.values()) < 20e6
     package = sum(
         path.stat().st_size for path in PRETRAINED.parents[1].rglob("*") if path.suffix != ".pyc" and path.is_file()
     )
     assert package < 60e6
-    with safe_open(FOLDER / "diffusion_pytorch_model.safetensors", "pt") as file:
+    with safe_open(PRETRAINED / name / "diffusion_pytorch_model.safetensors", "pt") as file:
         assert {file.get_slice(name).get_dtype() for name in file.keys()} == {"F16"}  # noqa: SIM118
-    parameters = sum(parameter.numel() for parameter in load_vae(DEFAULT).parameters())
+    parameters = sum(parameter.numel() for parameter in load_vae(name).parameters())
     assert parameters < 83.65e6 / 4  # SD 1.x's
 
 
-@pytest.mark.parametrize(("name", "least"), [("astronaut", 25.0), ("chelsea", 28.0), ("coffee", 26.0)])
-def test_photographs_come_back(codec: LatentCodec, name: str, least: float) -> None:
-    image = photo(name)
+@pytest.mark.parametrize(("picture", "least"), [("astronaut", 25.0), ("chelsea", 28.0), ("coffee", 26.0)])
+def test_photographs_come_back(name: str, codec: LatentCodec, picture: str, least: float) -> None:
+    """Four channels hold a quarter of the numbers, and give about 3 dB less."""
+    image = photo(picture)
     again = codec.reconstruct(image).to_uint8()[0]
-    assert psnr(image, again) > least
-    assert ms_ssim(image, again) > 0.95
+    assert psnr(image, again) > (least if name == DEFAULT else least - 3.5)
+    assert ms_ssim(image, again) > (0.95 if name == DEFAULT else 0.88)
     colour = image.reshape(-1, 3).mean(0) - again.reshape(-1, 3).mean(0)
     assert np.abs(colour).max() < 3  # levels: no tint
 
@@ -85,12 +95,12 @@ def test_no_grid_of_squares(codec: LatentCodec) -> None:
     assert borders < 1.15 * inside
 
 
-def test_photographs_become_few_bytes() -> None:
-    images = ImageCodec.from_pretrained()
+def test_photographs_become_few_bytes(name: str) -> None:
+    images = ImageCodec.from_pretrained(name)
     image = photo("coffee")
     small, large = (images.compress(image, quality=quality) for quality in (20.0, 80.0))
     assert len(small.data) < len(large.data) < image.size / 8
-    assert psnr(image, images.decompress(large.data)) > psnr(image, images.decompress(small.data)) > 20
+    assert psnr(image, images.decompress(large.data)) > psnr(image, images.decompress(small.data)) > 19
 
 
 def test_commands_need_nothing_but_the_package(tmp_path: Path) -> None:
