@@ -300,6 +300,12 @@ def test_the_model_is_checked_against_vae_and_hash(tmp_path: Path, codec: ImageC
     assert load_model(folder, codec.codec.fingerprint).hash() == codec.model.hash()
     with pytest.raises(BitstreamError, match="made for other weights"):
         load_model(folder, "sha256:" + "0" * 64)
+    record = json.loads(description.read_text())
+    for version, said in ((2, "expects .* inputs at channel 0, pass 1"), (3, "expected .* version 1 or 2, found .* 3")):
+        description.write_text(json.dumps(record | {"version": version}))
+        with pytest.raises(BitstreamError, match=said):
+            load_model(folder, codec.codec.fingerprint)
+    description.write_text(json.dumps(record))
     damaged = bytearray(weights.read_bytes())
     damaged[-5] ^= 1
     weights.write_bytes(damaged)
@@ -333,6 +339,8 @@ def test_preparing_is_repeatable(codec: ImageCodec) -> None:
     assert models[0].hash() == models[1].hash()
     with pytest.raises(ValueError, match="at least 8"):
         prepare_bitstream(codec.codec, images[:2])
+    with pytest.raises(ValueError, match="updates: expected at least 1"):
+        prepare_bitstream(codec.codec, images, updates=0)
 
 
 def test_the_commands(tmp_path: Path, codec: ImageCodec, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,7 +17,7 @@ from latentcodec.bitstream.container import MODEL_BYTES
 from latentcodec.bitstream.context import ContextModel, Network
 from latentcodec.bitstream.entropy import probabilities
 from latentcodec.bitstream.errors import BitstreamError
-from latentcodec.bitstream.lattice import PASSES
+from latentcodec.bitstream.lattice import PASSES, passes
 from latentcodec.bitstream.transform import LatentTransform
 from latentcodec.bitstream.view import VIEWS
 from latentcodec.vae.sources import find_beside
@@ -126,7 +126,25 @@ def load_model(vae: str | Path, vae_fingerprint: str) -> BitstreamModel:
         )
     if _hash({name: arrays[name] for name in sorted(arrays)}, vae_fingerprint) != record["hash"]:
         raise BitstreamError(f"{weights}: its hash is not that of {description}; one of them is damaged")
-    return _from_arrays(arrays, record)
+    model = _from_arrays(arrays, record)
+    _check_inputs(model.context, description)
+    return model
+
+
+def _check_inputs(context: ContextModel, description: Path) -> None:
+    """The version is not in the hash, but no other version has networks with as many inputs.
+
+    Raises:
+        BitstreamError: they do not fit.
+    """
+    for channel in range(context.channels):
+        for each in passes():
+            found, expected = len(context.networks[channel, each.index].first), context.view.input_count(channel, each)
+            if found != expected:
+                raise BitstreamError(
+                    f"{description}: version {context.version} expects {expected} inputs at channel {channel}, pass "
+                    f"{each.index}, found {found}; the file is damaged"
+                )
 
 
 def _from_arrays(arrays: dict[str, np.ndarray], record: dict[str, Any]) -> BitstreamModel:

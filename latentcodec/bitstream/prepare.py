@@ -38,7 +38,7 @@ def prepare_bitstream(
         progress: called with what is done and what there is, in parts of like length.
 
     Raises:
-        ValueError: fewer than 8 images.
+        ValueError: fewer than 8 images, or less than one update.
     """
     raw = [codec.encode_moments([image]).mean[0].cpu().double().numpy() for image in images]
     if len(raw) < _PROBES:
