@@ -586,6 +586,7 @@ def test_running_out_of_file_handles_is_not_the_images_fault(monkeypatch: pytest
     def read_bytes(path: Path) -> bytes:
         raise OSError(24, "Too many open files")
 
+    (tmp_path / "a.png").write_bytes(b"")
     monkeypatch.setattr(Path, "read_bytes", read_bytes)
     with pytest.raises(OSError, match="Too many open files"):
         decode_image(tmp_path / "a.png")
