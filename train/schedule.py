@@ -52,7 +52,7 @@ def draw_transform(rng: np.random.Generator, min_scale: float, turns: bool = Tru
     """A scale drawn evenly in 32nds from [min_scale, 1) and a turn by 0, 90, 180 or 270 degrees, as EQ-VAE trains; without
     `turns`, only the scale.
 
-    The step decodes tau(z) and compares with tau(x), so every loss term acts on the transformed pair.
+    Where the step decodes tau(z), it compares with tau(x), so every loss term acts on the transformed pair.
     """
     low = max(1, round(min_scale * 32))
     scale, quarters = int(rng.integers(low, 32)), int(rng.integers(0, 4))

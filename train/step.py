@@ -44,7 +44,7 @@ class GeneratorOutput:
 
     loss: Float[Tensor, ""]
     targets: Float[Tensor, "batch 3 height width"]
-    """The images, transformed where the step's plan has a transform."""
+    """The images, transformed where transformed latents were decoded."""
     reconstructions: Float[Tensor, "batch 3 height width"]
     scalars: Scalars
     """Detached: each unweighted term, `equivariance`, `gan_weight`, `kl_nats_per_image`, and the signals of `latent_signals`."""
@@ -100,26 +100,24 @@ class GeneratorSide(nn.Module):
     ) -> GeneratorOutput:
         mean, logvar = self.posterior(images)
         latents = mean + torch.exp(0.5 * logvar) * noise
-        targets, decoded = images, latents
-        if plan.transform is not None and plan.transform_decoded:
-            targets, decoded = plan.transform.images(images), plan.transform.latents(latents)
+        targets, decoded, latent_error = images, latents, None
+        if plan.transform is not None:
+            transformed = plan.transform.images(images)
+            if plan.latent_weight > 0:
+                latent_error = latent_equivariance(self.posterior(transformed)[0], plan.transform.latents(mean))
+            if plan.transform_decoded:
+                targets, decoded = transformed, plan.transform.latents(latents)
         with autocast(images.device, self.precision):
             reconstructions = self.vae.decode(decoded).sample
         reconstructions = reconstructions.float()
 
         pair = Reconstruction(targets, reconstructions, mean, logvar, self._others[0])
-        loss, scalars = self._reconstruction_loss(pair, self._latent_error(images, mean, plan), plan.latent_weight)
+        loss, scalars = self._reconstruction_loss(pair, latent_error, plan.latent_weight)
         if plan.gan_weight > 0:
             adversarial_loss, weight = self._adversarial_loss(reconstructions, loss, plan)
             loss = loss + weight * adversarial_loss
             scalars |= {"gan": adversarial_loss.detach(), "gan_weight": weight.detach()}
         return GeneratorOutput(loss, targets, reconstructions, scalars | latent_signals(mean, logvar))
-
-    def _latent_error(self, images: Tensor, mean: Tensor, plan: StepPlan) -> Tensor | None:
-        """How far the latents are off from those of the transformed images, where this step asks."""
-        if plan.transform is None or plan.latent_weight == 0:
-            return None
-        return latent_equivariance(self.posterior(plan.transform.images(images))[0], plan.transform.latents(mean))
 
     def _reconstruction_loss(
         self, pair: Reconstruction, latent_error: Tensor | None, latent_weight: float

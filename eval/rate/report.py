@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -57,12 +58,7 @@ def find(
     others = curves_for(images.pixels_digest)
     kinds = {name: identity["kind"] for name, identity in journal.codecs.items()}
     return Findings(
-        summary, anchors,
-        [
-            each for limit in limits for anchor in anchors
-            for each in _bd_rates(summary.points, with_files, anchor, metrics, limit)
-        ],
-        others,
+        summary, anchors, list(_bd_rates(summary.points, with_files, anchors, metrics, limits)), others,
         agreements(measured_curves(summary.points, METRIC), kinds, others),
         list(_notes(summary, images, len(ids), journal.settings["jobs"])),
     )  # fmt: skip
@@ -78,13 +74,17 @@ def measured_curves(points: Sequence[Point], metric: str) -> dict[str, Curve]:
 
 
 def _bd_rates(
-    points: Sequence[Point], codecs: Sequence[str], anchor: str, metrics: Sequence[str], most_bpp: float | None
+    points: Sequence[Point],
+    codecs: Sequence[str],
+    anchors: Sequence[str],
+    metrics: Sequence[str],
+    limits: Sequence[float | None],
 ) -> Iterator[BdRate]:
-    for codec in codecs:
-        for metric in metrics:
-            curves = measured_curves(points, metric)
-            if codec != anchor and codec in curves and anchor in curves:
-                yield bd_rate(codec, curves[codec], anchor, curves[anchor], metric, most_bpp)
+    measured = {metric: measured_curves(points, metric) for metric in metrics}
+    for limit, anchor, codec, metric in product(limits, anchors, codecs, metrics):
+        curves = measured[metric]
+        if codec != anchor and codec in curves and anchor in curves:
+            yield bd_rate(codec, curves[codec], anchor, curves[anchor], metric, limit)
 
 
 def _notes(summary: Summary, images: ImageSet, count: int, jobs: int) -> Iterator[str]:

@@ -3,8 +3,8 @@ pass.
 
 A network sees, in units of its channel's spread: known values around the position, in its channel and in every channel
 before (which ones, `view.py` says); as logarithms: how far the predictions around it were off, in its own channel and in
-each before, and the step. It gives the expected value (on top of a linear one) and the
-logarithm of the spread. Weights, inputs and what is in between are integers.
+each before, and the step. It gives the expected value (on top of a linear one) and the logarithm of the spread.
+Weights, inputs and what is in between are integers.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from jaxtyping import Float32, Float64, Int64
 from latentcodec.bitstream.integers import LOG_UNIT, integer_log2, product
 from latentcodec.bitstream.lattice import REACH, Pass, passes
 from latentcodec.bitstream.tables import Split, class_of, split
-from latentcodec.bitstream.view import SQUARE, VIEWS, View, offset_sum
+from latentcodec.bitstream.view import SQUARE, VIEWS, View, offset_sum, shifted
 
 INPUT_LIMIT = 2**15
 """Inputs are clipped to this; LOG_UNIT is one."""
@@ -120,7 +120,6 @@ class Known:
     def __init__(self, model: ContextModel, step: int, log2_step: int, height: int, width: int) -> None:
         self.model, self.step, self.log2_step = model, step, log2_step
         self.height, self.width = height, width
-        self.seen = model.view.seen
         maps = len(model.view.lower) + 1
         self.lower: Float32[np.ndarray, "channels maps rows columns"] = np.zeros(
             (model.channels, maps, height + 2, width + 2), np.float32
@@ -171,15 +170,15 @@ class Known:
         given[-1] = self.log2_step - int(integer_log2(self.model.scales[channel : channel + 1], self.model.log2)[0])
         for limited in (given[:own], given[-1:]):
             np.clip(limited, -INPUT_LIMIT, INPUT_LIMIT, out=limited)
-        lower = given[own:-1].reshape(channel, len(self.seen), *shape)
-        for place, (number, (down, right)) in enumerate(self.seen):
-            part = self.lower[:channel, number, 1 + down : 1 + down + self.height, 1 + right : 1 + right + self.width]
+        seen = self.model.view.seen
+        lower = given[own:-1].reshape(channel, len(seen), *shape)
+        for place, (number, offset) in enumerate(seen):
+            part = shifted(self.lower[:channel, number], offset, self.height, self.width)
             lower[:, place] = part[:, rows, columns]  # limited before
         return given.reshape(len(given), -1)
 
     def _part(self, padded: Int64[np.ndarray, "_ _"], offset: tuple[int, int]) -> Int64[np.ndarray, "height width"]:
-        down, right = offset
-        return padded[REACH + down : REACH + down + self.height, REACH + right : REACH + right + self.width]
+        return shifted(padded, offset, self.height, self.width)
 
     def _inside(self, padded: Int64[np.ndarray, "_ _"]) -> Int64[np.ndarray, "height width"]:
         return self._part(padded, (0, 0))

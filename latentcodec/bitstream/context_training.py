@@ -21,7 +21,7 @@ from latentcodec.bitstream.view import NEWEST
 HIDDEN = 64
 """Units in each of a network's two hidden layers."""
 UPDATES = 1000
-"""Of each network of a pass at the finest distance, which has the most positions; the others take this share of that."""
+"""Of each network of a pass at the finest distance, which has the most positions; the others take `_COARSE` of that."""
 _COARSE = 0.4
 _SAMPLES = 400_000
 """Positions that a network is trained on, at most."""
@@ -135,13 +135,8 @@ def train_context(
 
     Args:
         examples: images of at least a few positions, at steps across the grid.
-        updates: of each network of the finest passes.
-
-    Raises:
-        ValueError: less than one update.
+        updates: of each network of the finest passes, at least 1.
     """
-    if updates < 1:
-        raise ValueError(f"updates: expected at least 1, found {updates}")
     grid = step_grid()
     spreads = np.sqrt(np.mean([np.square(e.coefficients).mean(axis=(1, 2)) for e in examples], axis=0))
     scales = np.maximum(1, np.rint(spreads)).astype(np.int64)

@@ -40,6 +40,8 @@ def prepare_bitstream(
     Raises:
         ValueError: fewer than 8 images, or less than one update.
     """
+    if updates < 1:
+        raise ValueError(f"updates: expected at least 1, found {updates}")
     raw = [codec.encode_moments([image]).mean[0].cpu().double().numpy() for image in images]
     if len(raw) < _PROBES:
         raise ValueError(f"images: expected at least {_PROBES}, found {len(raw)}; a few hundred are better")

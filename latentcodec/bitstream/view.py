@@ -3,11 +3,12 @@ for, and is read by that one for ever."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Int64, Shaped
 
-from latentcodec.bitstream.lattice import CROSS, REACH, Offsets, Pass
+from latentcodec.bitstream.lattice import CROSS, Offsets, Pass
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class View:
         farther = self.farther.get(each.kind, ())
         return (*each.neighbours, *((rows * each.distance, columns * each.distance) for rows, columns in farther))
 
-    @property
+    @cached_property
     def seen(self) -> list[tuple[int, tuple[int, int]]]:
         """What is seen of a channel before: number of the map and offset; the last map is the logarithm."""
         maps = [(number, offset) for number, kept in enumerate(self.lower) for offset in kept.seen]
@@ -48,8 +49,18 @@ class View:
     def lower_maps(
         self, padded: Int64[np.ndarray, "_ _"], height: int, width: int
     ) -> list[Int64[np.ndarray, "height width"]]:
-        """What is kept of a channel's values, which have REACH zeros on each side."""
+        """What is kept of a channel's values, which have zeros on each side."""
         return [offset_sum(padded, kept.offsets, height, width) >> kept.shift for kept in self.lower]
+
+
+def shifted(
+    padded: Shaped[np.ndarray, "*maps _ _"], offset: tuple[int, int], height: int, width: int
+) -> Shaped[np.ndarray, "*maps height width"]:
+    """At each position of maps of this size, what lies so far from it; they are padded alike on all sides."""
+    row, column = (
+        (side - inner) // 2 + far for side, inner, far in zip(padded.shape[-2:], (height, width), offset, strict=True)
+    )
+    return padded[..., row : row + height, column : column + width]
 
 
 def offset_sum(
@@ -57,8 +68,8 @@ def offset_sum(
 ) -> Int64[np.ndarray, "height width"]:
     """At each position, the sum over the positions that lie so far from it."""
     total = np.zeros((height, width), np.int64)
-    for down, right in offsets:
-        total += padded[REACH + down : REACH + down + height, REACH + right : REACH + right + width]
+    for offset in offsets:
+        total += shifted(padded, offset, height, width)
     return total
 
 

@@ -43,8 +43,6 @@ def prepare_bitstream_command(
     from latentcodec.images.decode import BrokenImageError
     from latentcodec.images.sources import ImageSource, open_source
 
-    if updates < 1:
-        raise CommandError(f"--updates: expected at least 1, found {updates}")
     if not Path(vae).exists():
         raise CommandError(f"{vae}: expected a folder or file on this machine, where the model is written to")
     source = open_source(images)
