@@ -1,6 +1,7 @@
 """Images to .lvc files and back: golden files, hostile files, targets, and the commands."""
 
 import json
+import os
 import subprocess
 import sys
 import textwrap
@@ -17,11 +18,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
+from safetensors.numpy import load_file, save_file
 
 from latentcodec.bitstream.codec import ImageCodec, TargetError
 from latentcodec.bitstream.container import MAGIC, Frame, Limits, parse
 from latentcodec.bitstream.errors import BitstreamError
-from latentcodec.bitstream.model import load_model, model_files
+from latentcodec.bitstream.model import load_model, model_files, model_hash
 from latentcodec.bitstream.prepare import decoder_sensitivity, prepare_bitstream
 from latentcodec.bitstream.tables import MOST
 from latentcodec.cli import main
@@ -86,23 +88,29 @@ def test_files_of_a_second_model_are_read_and_written_for_ever(
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_another_process_reads_and_writes_the_same(threads: int) -> None:
-    """With one thread and two, in float32 and bfloat16."""
+    """With one thread and two, in float32 and bfloat16, with models of both kinds."""
     code = f"""
         import torch
         torch.set_num_threads({threads})
         from pathlib import Path
         from latentcodec.bitstream.codec import ImageCodec
+        from latentcodec.bitstream.model import load_model
         import numpy as np
-        data = Path({str(FILE)!r}).read_bytes()
-        for dtype in (torch.float32, torch.bfloat16):
-            codec = ImageCodec.from_pretrained({str(VAE)!r}, device="cpu", dtype=dtype)
-            integers = codec.integers(data)
-            assert codec.compress_integers(integers, (61, 83), {STEP_INDEX}).data == data
-            print(int(np.abs(integers).sum()), codec.decompress(data).shape)
+        for model in ({str(VAE)!r}, {str(SECOND)!r}):
+            data = Path({str(FILE)!r} if model == {str(VAE)!r} else model + "/version-1.lvc").read_bytes()
+            for dtype in (torch.float32, torch.bfloat16):
+                vae = ImageCodec.from_pretrained({str(VAE)!r}, device="cpu", dtype=dtype).codec
+                codec = ImageCodec(vae, load_model(model, vae.fingerprint))
+                integers = codec.integers(data)
+                assert codec.compress_integers(integers, (61, 83), {STEP_INDEX}).data == data
+                print(int(np.abs(integers).sum()), codec.decompress(data).shape)
     """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], cwd=ROOT, capture_output=True, text=True,
+        env=os.environ | {"OPENBLAS_NUM_THREADS": str(threads)},
+    )  # fmt: skip
     expected = np.load(GOLDEN / "version-1.npz")["integers"]
-    assert done.stdout.split() == 2 * [str(np.abs(expected).sum()), "(61,", "83,", "3)"], done.stderr
+    assert done.stdout.split() == 4 * [str(np.abs(expected).sum()), "(61,", "83,", "3)"], done.stderr
 
 
 INTEGERS = st.one_of(
@@ -301,7 +309,10 @@ def test_the_model_is_checked_against_vae_and_hash(tmp_path: Path, codec: ImageC
     with pytest.raises(BitstreamError, match="made for other weights"):
         load_model(folder, "sha256:" + "0" * 64)
     record = json.loads(description.read_text())
-    for version, said in ((2, "expects .* inputs at channel 0, pass 1"), (3, "expected .* version 1 or 2, found .* 3")):
+    for version, said in (
+        (2, "expects, at channel 0, pass 0, first, .*; found first"),
+        (3, "expected .* version 1 or 2, found .* 3"),
+    ):
         description.write_text(json.dumps(record | {"version": version}))
         with pytest.raises(BitstreamError, match=said):
             load_model(folder, codec.codec.fingerprint)
@@ -317,6 +328,32 @@ def test_the_model_is_checked_against_vae_and_hash(tmp_path: Path, codec: ImageC
     other = LatentCodec(build_vae("tiny-f8d4", block_out_channels=(4, 4, 8, 8), norm_num_groups=2).eval())
     with pytest.raises(BitstreamError, match="prepare this VAE"):
         ImageCodec(other, codec.model)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"3.6.second": np.full((29, 23), 2**15 - 1, np.int16)}, "sums below 16777216, found .* layer second"),
+        (
+            {"1.1.first": np.zeros((3, 29), np.int16), "1.1.linear": np.zeros((3, 2), np.int16)},
+            "at channel 1, pass 1, .* inputs, found 3",
+        ),
+        ({"0.0.extra": np.zeros(1, np.int16)}, "channel 0, pass 0, first, .* found .*extra, first"),
+    ],
+)
+def test_a_model_that_could_give_other_integers_elsewhere_is_refused(
+    tmp_path: Path, second: ImageCodec, changed: dict[str, np.ndarray], said: str
+) -> None:
+    """Its own hash fits: it was made wrongly, not damaged later."""
+    second.model.save(tmp_path)
+    weights, description = model_files(tmp_path)
+    arrays = load_file(weights) | {f"network.{name}": value for name, value in changed.items()}
+    save_file(arrays, weights)
+    record = json.loads(description.read_text())
+    found = model_hash(arrays, second.codec.fingerprint)
+    description.write_text(json.dumps(record | {"hash": found}))
+    with pytest.raises(BitstreamError, match=said):
+        load_model(tmp_path, second.codec.fingerprint)
 
 
 def test_the_decoders_sensitivity_is_that_of_small_errors(codec: ImageCodec) -> None:

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from latentcodec.bitstream.context import INPUT_LIMIT, Network
 from latentcodec.bitstream.entropy import LEAST_BITS, Decoder, Encoder, check_length, probabilities
 from latentcodec.bitstream.errors import BitstreamError
 from latentcodec.bitstream.integers import LOG_UNIT, integer_log2, log2_table
 from latentcodec.bitstream.lattice import REACH, passes
+from latentcodec.bitstream.network import DOUBLE, SINGLE, Network, Precision, rounded
 from latentcodec.bitstream.quality import STEPS, index_of_quality, quality_of_index, step_grid
 from latentcodec.bitstream.tables import (
     BASE_CLASSES,
@@ -189,31 +189,95 @@ def test_the_tables_of_integers_never_change() -> None:
         index_of_quality(0.5)
 
 
-def random_network(inputs: int, hidden: int, seed: int) -> Network:
-    random = np.random.default_rng(seed)
+def exact_outputs(network: Network, given_: np.ndarray) -> np.ndarray:
+    """In Python's integers, which have no limit."""
+    exact = {name: np.vectorize(int, otypes=[object])(getattr(network, name)) for name in network.stored(SINGLE)}
+    values = given_.astype(object)
+    for layer in ("first", "second"):
+        sums = (values @ exact[layer] + exact[f"{layer}_bias"]) // 2 ** exact[f"{layer}_shift"]
+        values = np.clip(sums, 0, network.precision.hidden_limit)
+    out = values @ exact["last"] + given_.astype(object) @ exact["linear"] + exact["last_bias"]
+    return out * 2**network.precision.coarser // 2 ** exact["last_shift"]
 
-    def draw(*shape: int) -> Any:
-        return random.integers(-(2**15), 2**15, shape).astype(np.float64)
 
-    return Network(
-        draw(inputs, hidden), draw(hidden) * 1000, draw(hidden, hidden), draw(hidden) * 1000, draw(hidden, 2),
-        draw(inputs, 2), draw(2) * 1000,
-    )  # fmt: skip
+def outputs(network: Network, given_: np.ndarray) -> np.ndarray:
+    inputs = np.concatenate([given_.T, np.ones((1, len(given_)))])
+    return network(inputs.astype(network.precision.dtype)).T
+
+
+def extremes(precision: Precision, random: np.random.Generator, *shape: int) -> np.ndarray:
+    """Some at the limits, which make the largest sums."""
+    anywhere = random.integers(-precision.limit, precision.limit + 1, shape)
+    return np.where(random.random(shape) < 0.5, np.sign(anywhere) * precision.limit, anywhere)
 
 
 @settings(max_examples=20)
 @given(st.integers(1, 60), st.integers(1, 70), st.integers(0, 1000))
-def test_networks_compute_in_integers(inputs: int, hidden: int, seed: int) -> None:
-    """Against Python's integers, which have no limit, with the largest weights and inputs there are."""
-    network = random_network(inputs, hidden, seed)
-    given_ = np.random.default_rng(seed).integers(-INPUT_LIMIT, INPUT_LIMIT + 1, (9, inputs))
-    exact = {name: np.vectorize(int, otypes=[object])(value) for name, value in vars(network).items()}
-    values = given_.astype(object)
-    for layer in ("first", "second"):
-        sums = (values @ exact[layer] + exact[f"{layer}_bias"]) // 4096
-        values = np.clip(sums, 0, 2**20)
-    out = (values @ exact["last"] + given_.astype(object) @ exact["linear"] + exact["last_bias"]) // 4096
-    np.testing.assert_array_equal(network(given_.T.astype(np.float64)).T, out.astype(np.int64))
+def test_networks_of_double_precision_compute_in_integers(inputs: int, hidden: int, seed: int) -> None:
+    """With the largest weights there are."""
+    random = np.random.default_rng(seed)
+
+    def draw(*shape: int) -> Any:
+        return random.integers(-(2**15), 2**15, shape)
+
+    sizes = {"first": (inputs, hidden), "second": (hidden, hidden), "last": (hidden, 2), "linear": (inputs, 2)}
+    weights = {name: draw(*size).astype(np.int16) for name, size in sizes.items()}
+    biases = {f"{name}_bias": (draw(sizes[name][1]) * 1000).astype(np.int32) for name in ("first", "second", "last")}
+    network = Network.from_stored(weights | biases, DOUBLE)
+    given_ = extremes(DOUBLE, random, 9, inputs)
+    np.testing.assert_array_equal(outputs(network, given_), exact_outputs(network, given_).astype(np.int64))
+
+
+def float_parts(inputs: int, hidden: tuple[int, int], size: float, seed: int) -> dict[str, np.ndarray]:
+    """Of a network in floating point, as `rounded` takes them."""
+    random = np.random.default_rng(seed)
+    sizes = {"first": (inputs, hidden[0]), "second": hidden, "last": (hidden[1], 2), "linear": (inputs, 2)}
+    weights = {f"{name}.weight": random.normal(0, size, shape) for name, shape in sizes.items()}
+    return weights | {f"{name}.bias": random.normal(0, size, sizes[name][1]) for name in ("first", "second", "last")}
+
+
+@settings(max_examples=40)
+@given(
+    st.integers(1, 180), st.integers(1, 50), st.integers(1, 50), st.sampled_from([0.0, 1e-3, 0.1, 1.0, 30.0]),
+    st.integers(0, 1000),
+)  # fmt: skip
+def test_networks_of_single_precision_compute_in_integers(
+    inputs: int, first: int, second: int, size: float, seed: int
+) -> None:
+    """Whatever the size of the weights, and in whatever order float32 adds them up."""
+    network = rounded(float_parts(inputs, (first, second), size, seed), SINGLE)
+    assert max(network.largest_sums().values()) < 2**24
+    given_ = extremes(SINGLE, np.random.default_rng(seed), 9, inputs)
+    np.testing.assert_array_equal(outputs(network, given_), exact_outputs(network, given_).astype(np.int64))
+
+
+def test_positions_are_calculated_alike_whatever_is_beside_them() -> None:
+    """They are taken in parts of some thousand."""
+    network = rounded(float_parts(40, (13, 7), 0.1, 0), SINGLE)
+    given_ = extremes(SINGLE, np.random.default_rng(0), 5000, 40)
+    together = outputs(network, given_)
+    np.testing.assert_array_equal(together, exact_outputs(network, given_).astype(np.int64))
+    np.testing.assert_array_equal(together[2000:2100], outputs(network, given_[2000:2100]))
+
+
+def test_rounding_uses_the_bits_there_are() -> None:
+    """As fine as sums allow: with units half as large, one of them could be beyond what float32 counts."""
+    parts = float_parts(100, (45, 31), 0.1, 0)
+    network = rounded(parts, SINGLE)
+    for name in ("first", "second"):
+        finer = np.abs(parts[f"{name}.weight"] * 2.0 ** (getattr(network, f"{name}_shift") + 1)).sum(axis=0) * 2**11
+        assert (finer > 0.9 * 2**24).all()
+        np.testing.assert_allclose(
+            getattr(network, name) * 0.5 ** getattr(network, f"{name}_shift"),
+            parts[f"{name}.weight"],
+            atol=0.51 * 0.5 ** getattr(network, f"{name}_shift").min(),
+        )
+    given_ = np.random.default_rng(0).integers(-300, 300, (50, 100))
+    hidden = given_ / SINGLE.unit
+    for name in ("first", "second"):
+        hidden = np.clip(hidden @ parts[f"{name}.weight"] + parts[f"{name}.bias"], 0, SINGLE.hidden_limit / SINGLE.unit)
+    wanted = hidden @ parts["last.weight"] + given_ / SINGLE.unit @ parts["linear.weight"] + parts["last.bias"]
+    np.testing.assert_allclose(outputs(network, given_) / LOG_UNIT, wanted, atol=0.1)
 
 
 def test_the_transform_decorrelates_and_weighs_by_harm() -> None:

@@ -417,10 +417,21 @@ def test_between_old_and_new_a_folder_does_not_load(
         load_vae(folder)
 
 
-def test_files_have_the_usual_rights(vae: AutoencoderKL, folder: Path) -> None:
-    plain = folder.parent / "plain"
-    plain.mkdir()
-    assert stat.S_IMODE(folder.stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
+def test_files_have_the_usual_rights(vae: AutoencoderKL, tmp_path: Path) -> None:
+    """Those of any new file: others read them where the user lets others read. safetensors alone would not."""
+    before = os.umask(0o027)
+    try:
+        save_vae(vae, tmp_path / "vae")
+        save_vae(vae, tmp_path / "vae", variant="fp16")
+        save_ldm(vae, tmp_path / "single.safetensors")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "vae").stat().st_mode) == 0o750
+    files = [*(tmp_path / "vae").iterdir(), tmp_path / "single.safetensors"]
+    assert len(files) == 4
+    assert {path.name: oct(stat.S_IMODE(path.stat().st_mode)) for path in files} == {
+        path.name: "0o640" for path in files
+    }
 
 
 def test_the_memory_format_leaves_no_trace(vae: AutoencoderKL, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import random
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -109,6 +110,15 @@ def small_state(seed: int, *, width: int = 200) -> TrainState:
 
 def save(state: TrainState, folder: Path, keep: int = 2) -> Path:
     return save_checkpoint(state, folder, record={"config": {}, "vae_config": {}}, keep=keep)
+
+
+def test_others_may_read_a_checkpoint_where_they_may_read_other_files(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        written = save(small_state(1), tmp_path)
+    finally:
+        os.umask(before)
+    assert {oct(stat.S_IMODE(path.stat().st_mode)) for path in written.iterdir()} == {"0o644"}
 
 
 def test_killed_while_a_checkpoint_is_being_written(tmp_path: Path) -> None:

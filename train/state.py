@@ -17,6 +17,8 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from latentcodec.aside import usual_mode
+
 FORMAT = 1
 _PREFIX = "step-"
 _ASIDE = ".writing-"
@@ -87,7 +89,8 @@ def save_checkpoint(state: TrainState, folder: Path, *, record: dict[str, Any], 
         contents |= {name: _optimizer_tensors(optimizer) for name, optimizer in state.optimizers.items()}
         for name, tensors in contents.items():
             path = aside / f"{name}.safetensors"
-            safetensors.torch.save_file(_contiguous(tensors), path)
+            with usual_mode(path):
+                safetensors.torch.save_file(_contiguous(tensors), path)
             _sync(path)
             files[path.name] = _sha256(path)
         record = {"format": FORMAT, "step": state.step, "files": files, **record}

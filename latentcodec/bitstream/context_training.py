@@ -11,15 +11,18 @@ import torch.nn.functional as F
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor, nn
 
-from latentcodec.bitstream.context import WEIGHT_UNIT, ContextModel, Known, Network
+from latentcodec.bitstream.context import ContextModel
 from latentcodec.bitstream.integers import LOG_UNIT, log2_table
+from latentcodec.bitstream.known import Known
 from latentcodec.bitstream.lattice import PASSES, Pass, passes
+from latentcodec.bitstream.network import Network, Precision, rounded
 from latentcodec.bitstream.quality import step_grid
 from latentcodec.bitstream.tables import ROWS, SYMBOLS, Split, integer_frequencies, logistic_probabilities
 from latentcodec.bitstream.view import NEWEST
 
-HIDDEN = 64
-"""Units in each of a network's two hidden layers."""
+HIDDEN = (29, 23)
+"""Units in a network's two hidden layers. Beside them in a matrix are the ones and the linear path: 32 and 24 rows, which
+processors multiply in whole tiles."""
 UPDATES = 1000
 """Of each network of a pass at the finest distance, which has the most positions; the others take `_COARSE` of that."""
 _COARSE = 0.4
@@ -48,9 +51,9 @@ class FloatNetwork(nn.Module):
 
     def __init__(self, inputs: int) -> None:
         super().__init__()
-        self.first = nn.Linear(inputs, HIDDEN)
-        self.second = nn.Linear(HIDDEN, HIDDEN)
-        self.last = nn.Linear(HIDDEN, 2)
+        self.first = nn.Linear(inputs, HIDDEN[0])
+        self.second = nn.Linear(*HIDDEN)
+        self.last = nn.Linear(HIDDEN[1], 2)
         self.linear = nn.Linear(inputs, 2, bias=False)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.linear.weight)
@@ -61,19 +64,10 @@ class FloatNetwork(nn.Module):
         out = self.last(hidden) + self.linear(inputs)
         return out[:, 0], out[:, 1]
 
-    def rounded(self) -> Network:
+    def rounded(self, precision: Precision) -> Network:
         """With integers for weights."""
-
-        def weights(value: Tensor) -> np.ndarray:
-            return np.clip(np.rint(value.detach().double().numpy().T * WEIGHT_UNIT), -(2**15), 2**15 - 1)
-
-        def bias(value: Tensor) -> np.ndarray:
-            return np.rint(value.detach().double().numpy() * WEIGHT_UNIT * LOG_UNIT)
-
-        return Network(
-            weights(self.first.weight), bias(self.first.bias), weights(self.second.weight), bias(self.second.bias),
-            weights(self.last.weight), weights(self.linear.weight), bias(self.last.bias),
-        )  # fmt: skip
+        parts = {name: value.detach().double().numpy().T for name, value in self.named_parameters()}
+        return rounded(parts, precision)
 
 
 def code_length(
@@ -91,19 +85,21 @@ def code_length(
 
 
 def train_network(
-    inputs: Float64[np.ndarray, "n inputs"],
+    inputs: Float[np.ndarray, "n inputs"],
     target: Float64[np.ndarray, " n"],
     width: Float64[np.ndarray, " n"],
+    precision: Precision,
     *,
     updates: int,
     seed: int,
 ) -> Network:
-    """Fit one network; `target` and `width` of its cell in the channel's spreads."""
+    """Fit one network; `target` and `width` of its cell in the channel's spreads, `inputs` as `Known` gives them, without
+    the ones."""
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = FloatNetwork(inputs.shape[1])
-    given = torch.from_numpy(inputs).float() / LOG_UNIT
+    given = torch.from_numpy(inputs).float() / precision.unit
     wanted, cell = (torch.from_numpy(values).float() for values in (target, width))
     start = torch.linalg.lstsq(
         given.double().T @ given.double() + torch.eye(given.shape[1]), given.double().T @ wanted.double()[:, None]
@@ -121,7 +117,7 @@ def train_network(
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-    return network.rounded()
+    return network.rounded(precision)
 
 
 def train_context(
@@ -142,10 +138,7 @@ def train_context(
     scales = np.maximum(1, np.rint(spreads)).astype(np.int64)
     log2_steps = np.rint(LOG_UNIT * np.log2(grid)).astype(np.int64)
     model = ContextModel({}, scales, grid, log2_steps, log2_table(), NEWEST)
-    knowns = [
-        Known(model, int(grid[e.step_index]), int(log2_steps[e.step_index]), *e.coefficients.shape[1:])
-        for e in examples
-    ]
+    knowns = [model.known(e.coefficients.shape[1:], e.step_index) for e in examples]
     integers = [np.rint(e.coefficients / grid[e.step_index]).astype(np.int64) for e in examples]
     for channel in range(model.channels):
         for known in knowns:
@@ -178,10 +171,10 @@ def _train_pass(
     chosen = [random.permutation(values.size)[: math.ceil(share * values.size)] for _, values in used]
     targets = [values.ravel()[some] * known.step / scale for (known, values), some in zip(used, chosen, strict=True)]
     network = train_network(
-        np.concatenate([given[:, some] for given, some in zip(inputs, chosen, strict=True)], axis=1).T,
+        np.concatenate([given[:-1, some] for given, some in zip(inputs, chosen, strict=True)], axis=1).T,
         np.concatenate(targets),
         np.concatenate([np.full(len(some), known.step / scale) for (known, _), some in zip(used, chosen, strict=True)]),
-        updates=updates, seed=seed,
+        model.view.precision, updates=updates, seed=seed,
     )  # fmt: skip
     model.networks[channel, each.index] = network
     for (known, values), given in zip(used, inputs, strict=True):

@@ -61,8 +61,10 @@ class Encoder:
         escaped = symbols == ESCAPE
         self._symbols.append(symbols.astype(np.int32))
         self._tables.append(where.table)
-        stored = np.where(escaped, values & (2**ESCAPE_BITS - 1), (values - where.start) & ((1 << where.shift) - 1))
-        self._bits.append(_to_bits(stored, np.where(escaped, ESCAPE_BITS, where.shift)))
+        widths = np.where(escaped, ESCAPE_BITS, where.shift)
+        if widths.any():
+            stored = np.where(escaped, values & (2**ESCAPE_BITS - 1), (values - where.start) & ((1 << where.shift) - 1))
+            self._bits.append(_to_bits(stored, widths))
 
     def finish(self) -> tuple[bytes, bytes]:
         """ANS words (little-endian uint32), and the stored bits."""

@@ -1,7 +1,7 @@
-"""Arithmetic on integers that is the same on every machine: in int64, or in float64 where every value is below 2^53."""
+"""Logarithms of integers that are the same on every machine."""
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Int64
 
 LOG_UNIT = 1024
 """Logarithms to base 2 are integers in units of 1 / LOG_UNIT octaves; fractions too have this many parts."""
@@ -21,11 +21,3 @@ def integer_log2(
     mantissa, exponent = np.frexp(values.astype(np.float64))  # in [0.5, 1)
     index = (mantissa * 2 ** (_MANTISSA_BITS + 1)).astype(np.int64) - 2**_MANTISSA_BITS
     return (exponent.astype(np.int64) - 1) * LOG_UNIT + table[index]
-
-
-def product(
-    weights: Float64[np.ndarray, "outputs inputs"], inputs: Float64[np.ndarray, "inputs n"]
-) -> Float64[np.ndarray, "outputs n"]:
-    """A matrix product of integers: exact, and so the same whatever the order of the sums, as long as
-    inputs x max |input| x max |weight| is below 2^53, which callers see to."""
-    return weights @ inputs

@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +15,17 @@ from safetensors import SafetensorError
 
 from latentcodec.aside import written_aside
 from latentcodec.bitstream.container import MODEL_BYTES
-from latentcodec.bitstream.context import ContextModel, Network
+from latentcodec.bitstream.context import ContextModel
 from latentcodec.bitstream.entropy import probabilities
 from latentcodec.bitstream.errors import BitstreamError
-from latentcodec.bitstream.lattice import PASSES, passes
+from latentcodec.bitstream.lattice import passes
+from latentcodec.bitstream.network import Network
 from latentcodec.bitstream.transform import LatentTransform
 from latentcodec.bitstream.view import VIEWS
 from latentcodec.vae.sources import find_beside
 
 NAME = "bitstream"
 _FORMAT = "latentcodec bitstream model"
-# How each array is stored. Everything in them is an integer but the transform and the reconstruction points, which
-# decide no integer of the decoder.
-_BIASES = ("first_bias", "second_bias", "last_bias")
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,14 +55,13 @@ class BitstreamModel:
             "offsets": self.offsets.astype(np.float16),
         }  # fmt: skip
         for (channel, index), network in self.context.networks.items():
-            for part in fields(Network):
-                kind = np.int32 if part.name in _BIASES else np.int16
-                found[f"network.{channel}.{index}.{part.name}"] = getattr(network, part.name).astype(kind)
+            for name in network.stored(network.precision):
+                found[f"network.{channel}.{index}.{name}"] = getattr(network, name)
         return {name: np.ascontiguousarray(found[name]) for name in sorted(found)}
 
     def hash(self) -> str:
         """sha256 over the VAE's fingerprint and every array's name, type, shape and little-endian bytes."""
-        return _hash(self.arrays(), self.vae_fingerprint)
+        return model_hash(self.arrays(), self.vae_fingerprint)
 
     def short_hash(self) -> bytes:
         """What a file says."""
@@ -124,47 +122,61 @@ def load_model(vae: str | Path, vae_fingerprint: str) -> BitstreamModel:
         raise BitstreamError(
             f"{description}: made for other weights: {record['vae_fingerprint']}, not {vae_fingerprint}; prepare the VAE again"
         )
-    if _hash({name: arrays[name] for name in sorted(arrays)}, vae_fingerprint) != record["hash"]:
+    if model_hash(arrays, vae_fingerprint) != record["hash"]:
         raise BitstreamError(f"{weights}: its hash is not that of {description}; one of them is damaged")
-    model = _from_arrays(arrays, record)
-    _check_inputs(model.context, description)
-    return model
+    networks = _networks(arrays, record["version"], len(arrays["scales"]), description)
+    return _from_arrays(arrays, networks, record)
 
 
-def _check_inputs(context: ContextModel, description: Path) -> None:
-    """The version is not in the hash, but no other version has networks with as many inputs.
+def _networks(
+    arrays: Mapping[str, np.ndarray], version: int, channels: int, description: Path
+) -> dict[tuple[int, int], Network]:
+    """By channel and pass. The version is not in the hash, but no two have networks with the same arrays and inputs.
 
     Raises:
-        BitstreamError: they do not fit.
+        BitstreamError: they do not fit the version, or floating point would not hold their sums.
     """
-    for channel in range(context.channels):
+    view = VIEWS[version]
+    names = Network.stored(view.precision)
+    found = {}
+    for channel in range(channels):
         for each in passes():
-            found, expected = len(context.networks[channel, each.index].first), context.view.input_count(channel, each)
-            if found != expected:
-                raise BitstreamError(
-                    f"{description}: version {context.version} expects {expected} inputs at channel {channel}, pass "
-                    f"{each.index}, found {found}; the file is damaged"
-                )
+            prefix = f"network.{channel}.{each.index}."
+            parts = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+            where = f"{description}: version {version} expects, at channel {channel}, pass {each.index},"
+            if set(parts) != set(names):
+                raise BitstreamError(f"{where} {', '.join(names)}; found {', '.join(parts)}; the file is damaged")
+            network = Network.from_stored(parts, view.precision)
+            inputs = view.input_count(channel, each)
+            if len(network.first) != inputs:
+                raise BitstreamError(f"{where} {inputs} inputs, found {len(network.first)}; the file is damaged")
+            for layer, largest in network.largest_sums().items():
+                if largest >= view.precision.exact:
+                    raise BitstreamError(
+                        f"{where} sums below {view.precision.exact}, found {largest} possible in its layer {layer}; "
+                        "the file is damaged"
+                    )
+            found[channel, each.index] = network
+    return found
 
 
-def _from_arrays(arrays: dict[str, np.ndarray], record: dict[str, Any]) -> BitstreamModel:
-    scales = arrays["scales"]
-    networks = {}
-    for channel in range(len(scales)):
-        for index in range(PASSES):
-            parts = {part.name: arrays[f"network.{channel}.{index}.{part.name}"] for part in fields(Network)}
-            networks[channel, index] = Network(**{name: value.astype(np.float64) for name, value in parts.items()})
+def _from_arrays(
+    arrays: dict[str, np.ndarray], networks: dict[tuple[int, int], Network], record: dict[str, Any]
+) -> BitstreamModel:
     return BitstreamModel(
         LatentTransform(arrays["mean"], arrays["forward"], arrays["inverse"]),
-        ContextModel(networks, scales, arrays["steps"], arrays["log2_steps"], arrays["log2"], record["version"]),
+        ContextModel(
+            networks, arrays["scales"], arrays["steps"], arrays["log2_steps"], arrays["log2"], record["version"]
+        ),
         arrays["frequencies"].astype(np.int64), arrays["offsets"].astype(np.float64), record["vae_fingerprint"],
         record["about"],
     )  # fmt: skip
 
 
-def _hash(arrays: dict[str, np.ndarray], vae_fingerprint: str) -> str:
+def model_hash(arrays: Mapping[str, np.ndarray], vae_fingerprint: str) -> str:
+    """See `BitstreamModel.hash`."""
     found = hashlib.sha256(vae_fingerprint.encode())
-    for name, value in arrays.items():
+    for name, value in sorted(arrays.items()):
         found.update(f"{name} {value.dtype.str.lstrip('<|=')} {value.shape}".encode())
         found.update(value.astype(value.dtype.newbyteorder("<")).tobytes())
     return found.hexdigest()

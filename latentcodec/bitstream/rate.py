@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from latentcodec.bitstream.lattice import Pass
-from latentcodec.bitstream.tables import Split
+from latentcodec.bitstream.tables import SYMBOLS, Split
 
 RATE_WEIGHT = 0.1
 """Squared steps that a bit is worth: for fine steps the slope of distortion over rate is 2 ln 2 / 12 = 0.115."""
@@ -44,13 +44,15 @@ class RateDistortion:
         rows, columns = each.slices()
         scaled = self.scaled[channel, rows, columns].ravel()
         low = np.floor(scaled).astype(np.int64)
-        candidates = np.stack([low, low + 1, (expected + 4) >> 3])
-        costs = np.stack([self._cost(values, scaled, where) for values in candidates])
-        return candidates[costs.argmin(axis=0), np.arange(len(scaled))]
+        best, least = low, self._cost(low, scaled, where)
+        for values in (low + 1, (expected + 4) >> 3):
+            cost = self._cost(values, scaled, where)
+            best, least = np.where(cost < least, values, best), np.minimum(cost, least)
+        return best
 
     def _cost(
         self, values: Int64[np.ndarray, " n"], scaled: Float64[np.ndarray, " n"], where: Split
     ) -> Float64[np.ndarray, " n"]:
-        symbols = where.symbols(values)
-        error = scaled - values - self.offsets[where.table, symbols]
-        return error**2 + self.weight * (where.shift + self.bits[where.table, symbols])
+        """Without the bits of the shift, which are the same for all."""
+        index = where.table * SYMBOLS + where.symbols(values)
+        return (scaled - values - self.offsets.take(index)) ** 2 + self.weight * self.bits.take(index)

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Int64, Shaped
 
 from latentcodec.bitstream.lattice import CROSS, Offsets, Pass
+from latentcodec.bitstream.network import DOUBLE, SINGLE, Precision
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,9 @@ class LowerMap:
 
 @dataclass(frozen=True)
 class View:
-    """What is seen, in units of the channel's spread."""
+    """What is seen, in units of the channel's spread, and how it is calculated with."""
 
+    precision: Precision
     lower: tuple[LowerMap, ...]
     """Of each channel before, beside the logarithm of how far its predictions were off."""
     farther: Mapping[str, Offsets] = field(default_factory=dict)
@@ -78,9 +80,10 @@ SQUARE: Offsets = tuple((row, column) for row in (-1, 0, 1) for column in (-1, 0
 
 VIEWS = {
     # The value at the position and the mean of the four around it.
-    1: View((LowerMap(_HERE, 0, _HERE), LowerMap(CROSS, 2, _HERE))),
+    1: View(DOUBLE, (LowerMap(_HERE, 0, _HERE), LowerMap(CROSS, 2, _HERE))),
     # All nine values, and a wider look at the own channel.
     2: View(
+        SINGLE,
         (LowerMap(_HERE, 0, SQUARE),),
         {
             "diagonal": ((-1, -3), (-1, 3), (1, -3), (1, 3), (-3, -1), (-3, 1), (3, -1), (3, 1)),

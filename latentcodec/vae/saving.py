@@ -8,6 +8,7 @@ import safetensors.torch
 import torch
 from diffusers import AutoencoderKL
 
+from latentcodec.aside import usual_mode
 from latentcodec.vae.sources import VARIANTS, WEIGHTS_NAME, read_json
 from latentcodec.vae.stored import some
 from latentcodec.vae.weights import cast_state, plain_state
@@ -44,7 +45,8 @@ def save_vae(vae: AutoencoderKL, folder: str | Path, *, variant: str | None = No
     staging = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     try:
         vae.save_config(staging)
-        safetensors.torch.save_file(state, staging / name, metadata={"format": "pt"})
+        with usual_mode(staging / name):
+            safetensors.torch.save_file(state, staging / name, metadata={"format": "pt"})
         if variant and (folder / "config.json").is_file():
             _require_same_config(folder / "config.json", staging / "config.json")
             os.replace(staging / name, folder / name)
