@@ -19,6 +19,7 @@ from latentcodec.bitstream.lattice import Pass, passes
 from latentcodec.bitstream.network import Network
 from latentcodec.bitstream.tables import Split, class_of, split
 from latentcodec.bitstream.view import VIEWS, View
+from latentcodec.threads import one_blas_thread
 
 Maps = Int64[np.ndarray, "channels height width"]
 Choose = Callable[[int, Pass, Int64[np.ndarray, " n"], Split], Int64[np.ndarray, " n"]]
@@ -53,6 +54,7 @@ class ContextModel:
         step, log2_step = int(self.steps[step_index]), int(self.log2_steps[step_index])
         return Known(self.view, self.scales, self.log2, step, log2_step, *grid)
 
+    @one_blas_thread()
     def run(self, height: int, width: int, step_index: int, choose: Choose) -> Maps:
         """Go through all positions in coding order; returns the integers that `choose` gave."""
         known = self.known((height, width), step_index)

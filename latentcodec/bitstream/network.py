@@ -138,12 +138,9 @@ def _with_ones(layer: Float[np.ndarray, "units inputs"]) -> Float[np.ndarray, "u
     return np.concatenate([layer, ones])
 
 
-def _reach(weights: Int16[np.ndarray, "inputs units"], limit: int) -> Int64[np.ndarray, " units"]:
-    return np.abs(weights.astype(np.int64)).sum(axis=0) * limit
-
-
 def _largest(weights: Int16[np.ndarray, "inputs units"], limit: int, bias: Int32[np.ndarray, " units"]) -> int:
-    return int((_reach(weights, limit) + np.abs(bias.astype(np.int64))).max())
+    reach = np.abs(weights.astype(np.int64)).sum(axis=0) * limit + np.abs(bias.astype(np.int64))
+    return int(reach.max())
 
 
 _LARGEST_WEIGHT = 2**15 - 1

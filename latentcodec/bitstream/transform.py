@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
+from latentcodec.threads import one_blas_thread
+
 RESOLUTION = 8
 """Units of the integers in which coefficients are predicted, to one 8-bit level (root of summed squares)."""
 
@@ -25,11 +27,13 @@ class LatentTransform:
     forward: Float64[np.ndarray, "channels channels"]
     inverse: Float64[np.ndarray, "channels channels"]
 
+    @one_blas_thread()
     def coefficients(self, raw: Float[Tensor, "channels height width"]) -> Float64[np.ndarray, "channels height width"]:
         """From raw latents; row 0 varies most."""
         values = raw.detach().cpu().double().numpy()
         return np.einsum("ij,jhw->ihw", self.forward, values - self.mean[:, None, None], optimize=True)
 
+    @one_blas_thread()
     def latents(
         self, coefficients: Float64[np.ndarray, "channels height width"]
     ) -> Float[Tensor, "channels height width"]:
