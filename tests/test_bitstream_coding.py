@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from threadpoolctl import threadpool_limits
 
 from latentcodec.bitstream.entropy import LEAST_BITS, Decoder, Encoder, check_length, probabilities
 from latentcodec.bitstream.errors import BitstreamError
@@ -251,11 +252,13 @@ def test_networks_of_single_precision_compute_in_integers(
     np.testing.assert_array_equal(outputs(network, given_), exact_outputs(network, given_).astype(np.int64))
 
 
-def test_positions_are_calculated_alike_whatever_is_beside_them() -> None:
-    """They are taken in parts of some thousand."""
+@pytest.mark.parametrize("threads", [1, 2])
+def test_positions_are_calculated_alike_whatever_is_beside_them(threads: int) -> None:
+    """They are taken in parts of some thousand, which is enough for the linear algebra to share them among threads."""
     network = rounded(float_parts(40, (13, 7), 0.1, 0), SINGLE)
     given_ = extremes(SINGLE, np.random.default_rng(0), 5000, 40)
-    together = outputs(network, given_)
+    with threadpool_limits(threads, user_api="blas"):
+        together = outputs(network, given_)
     np.testing.assert_array_equal(together, exact_outputs(network, given_).astype(np.int64))
     np.testing.assert_array_equal(together[2000:2100], outputs(network, given_[2000:2100]))
 

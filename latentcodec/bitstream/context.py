@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int64
 
-from latentcodec.bitstream.integers import LOG_UNIT, integer_log2
+from latentcodec.bitstream.integers import LOG_UNIT
 from latentcodec.bitstream.known import Known
 from latentcodec.bitstream.lattice import Pass, passes
 from latentcodec.bitstream.network import Network
@@ -69,7 +69,7 @@ class ContextModel:
                     continue
                 output = self.networks[channel, each.index](known.inputs(channel, each))
                 value = (output[0] * self.scales[channel]) // LOG_UNIT
-                log2_spread = output[1] + integer_log2(self.scales[channel : channel + 1], self.log2)
+                log2_spread = output[1] + known.log2_scales[channel]
                 expected = (8 * value + step // 2) // step
                 where = split(expected, class_of(log2_spread, log2_step, LOG_UNIT))
                 chosen = choose(channel, each, expected, where).reshape(shape)

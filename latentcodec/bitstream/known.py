@@ -45,6 +45,7 @@ class Known:
         self.view, self.scales, self.log2, self.step, self.log2_step = view, scales, log2, step, log2_step
         self.height, self.width = height, width
         self.precision = view.precision
+        self.log2_scales = integer_log2(scales, log2)
         self._looks = {each.index: _looks(view, each, height, width) for each in passes()}
         maps = len(view.lower) + 1
         half = ((height + 1) // 2 + 2, (width + 1) // 2 + 2)
@@ -58,7 +59,7 @@ class Known:
         """Nothing of the next channel is known."""
         padded = (self.height + 2 * REACH, self.width + 2 * REACH)
         self._values = np.zeros(padded, np.int64)
-        self._limited = np.zeros(padded, self.precision.dtype)
+        self._limited = np.zeros(padded, self.precision.dtype)  # as inputs; sums are of all
         self._errors = np.zeros(padded, np.int64)
 
     def learn(
@@ -102,8 +103,7 @@ class Known:
         lower = given[own:-2].reshape(channel, len(looks.lower), *looks.shape)
         for place, (row, column, number, part) in enumerate(looks.lower):
             lower[:, place] = self._lower[row, column, :channel, number, *part]
-        log2_scale = integer_log2(self.scales[channel : channel + 1], self.log2)
-        given[-2] = self._clipped(self._in_unit(self.log2_step - log2_scale))
+        given[-2] = self._clipped(self._in_unit(self.log2_step - self.log2_scales[channel : channel + 1]))
         given[-1] = 1
         return given.reshape(len(given), -1)
 

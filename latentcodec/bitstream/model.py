@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,11 +139,14 @@ def _networks(
     """
     view = VIEWS[version]
     names = Network.stored(view.precision)
+    places: dict[str, dict[str, np.ndarray]] = defaultdict(dict)
+    for name, array in arrays.items():
+        place, _, part = name.rpartition(".")
+        places[place][part] = array
     found = {}
     for channel in range(channels):
         for each in passes():
-            prefix = f"network.{channel}.{each.index}."
-            parts = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+            parts = places[f"network.{channel}.{each.index}"]
             where = f"{description}: version {version} expects, at channel {channel}, pass {each.index},"
             if set(parts) != set(names):
                 raise BitstreamError(f"{where} {', '.join(names)}; found {', '.join(parts)}; the file is damaged")

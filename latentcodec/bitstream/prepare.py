@@ -48,7 +48,9 @@ def prepare_bitstream(
         raise ValueError(f"images: expected at least {_LEAST_IMAGES}, found {len(raw)}; a few hundred are better")
     values = np.concatenate([latents.reshape(len(latents), -1) for latents in raw], axis=1)
     transform = fit_transform(
-        values.mean(axis=1), np.cov(values), decoder_sensitivity(codec, _spread_out(raw, _PROBES), seed)
+        values.mean(axis=1),
+        np.cov(values),
+        decoder_sensitivity(codec, [raw[index] for index in from_all_over(len(raw), _PROBES)], seed),
     )
     examples = _examples(raw, transform, seed)
     parts = len(values) * PASSES
@@ -66,9 +68,10 @@ def prepare_bitstream(
     return BitstreamModel(transform, context, frequencies, offsets, codec.fingerprint, about)
 
 
-def _spread_out(raw: list[Float64[np.ndarray, "c h w"]], count: int) -> list[Float64[np.ndarray, "c h w"]]:
-    """At most so many of them, from all over: a source may have its kinds of images one after another."""
-    return [raw[index * len(raw) // count] for index in range(count)] if len(raw) > count else raw
+def from_all_over(length: int, most: int) -> list[int]:
+    """Indices of at most so many of `length` images, evenly: a source may have its kinds of images one after another."""
+    count = min(most, length)
+    return [index * length // count for index in range(count)]
 
 
 def _examples(raw: list[Float64[np.ndarray, "c h w"]], transform: LatentTransform, seed: int) -> list[Example]:

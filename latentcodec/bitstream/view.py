@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Int64, Shaped
+from jaxtyping import Int64
 
-from latentcodec.bitstream.lattice import CROSS, Offsets, Pass
+from latentcodec.bitstream.lattice import CROSS, REACH, Offsets, Pass
 from latentcodec.bitstream.network import DOUBLE, SINGLE, Precision
 
 
@@ -55,23 +55,13 @@ class View:
         return [offset_sum(padded, kept.offsets, height, width) >> kept.shift for kept in self.lower]
 
 
-def shifted(
-    padded: Shaped[np.ndarray, "*maps _ _"], offset: tuple[int, int], height: int, width: int
-) -> Shaped[np.ndarray, "*maps height width"]:
-    """At each position of maps of this size, what lies so far from it; they are padded alike on all sides."""
-    row, column = (
-        (side - inner) // 2 + far for side, inner, far in zip(padded.shape[-2:], (height, width), offset, strict=True)
-    )
-    return padded[..., row : row + height, column : column + width]
-
-
 def offset_sum(
     padded: Int64[np.ndarray, "_ _"], offsets: Offsets, height: int, width: int
 ) -> Int64[np.ndarray, "height width"]:
-    """At each position, the sum over the positions that lie so far from it."""
+    """At each position, the sum over the positions that lie so far from it; there are REACH zeros on each side."""
     total = np.zeros((height, width), np.int64)
-    for offset in offsets:
-        total += shifted(padded, offset, height, width)
+    for down, right in offsets:
+        total += padded[REACH + down : REACH + down + height, REACH + right : REACH + right + width]
     return total
 
 

@@ -37,7 +37,7 @@ def prepare_bitstream_command(
     from tqdm import tqdm
 
     from latentcodec.bitstream.model import model_files
-    from latentcodec.bitstream.prepare import prepare_bitstream
+    from latentcodec.bitstream.prepare import from_all_over, prepare_bitstream
     from latentcodec.commands import CommandError
     from latentcodec.commands.codec import open_codec
     from latentcodec.images.decode import BrokenImageError
@@ -49,11 +49,10 @@ def prepare_bitstream_command(
     if not isinstance(source, ImageSource):
         raise CommandError(f"{images}: expected a source with a length, such as a folder")
     codec = open_codec(vae, dtype, device=device, scaling_factor=1.0, norm_num_groups=norm_num_groups)
-    total = min(count, len(source))
     pixels = []
-    for index in tqdm(range(total), unit="image", desc="reading", disable=None):
+    for index in tqdm(from_all_over(len(source), count), unit="image", desc="reading", disable=None):
         try:
-            pixels.append(source[index * len(source) // total].decode())
+            pixels.append(source[index].decode())
         except BrokenImageError as error:
             print(f"note: {error.id} is left out: {error.reason}")
     with tqdm(total=None, unit="part", desc="training", disable=None) as bar:
